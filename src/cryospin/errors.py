@@ -1,0 +1,19 @@
+"""The one kind of failure a user can mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InputError(Exception):
+    """Something is wrong with what the user gave; printed as one line, exit status 2.
+
+    problem: what is wrong, naming the row or column
+    where: the file it is about
+    remedy: what to do about it
+    """
+
+    def __init__(self, problem: str, *, where: str | Path | None = None, remedy: str = "") -> None:
+        self.problem, self.where, self.remedy = problem, where, remedy
+        text = f"{where}: {problem}" if where is not None else problem
+        super().__init__(f"{text}. {remedy}" if remedy else text)

@@ -1,0 +1,44 @@
+"""Fourier shell correlation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def shell_of_voxels(box: int) -> Tensor:
+    """Shell (`round(|k|)`) of each point of a half spectrum from `rfftn`, int64 `(box, box, box // 2 + 1)`."""
+    k = torch.fft.fftfreq(box) * box
+    kx = torch.arange(box // 2 + 1)
+    return (k[:, None, None] ** 2 + k[None, :, None] ** 2 + kx**2).sqrt().round().long()
+
+
+def fourier_shell_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation of two maps `(d, d, d)` in each shell: float64 `(d // 2,)`, 1 for shell 0 of equal maps.
+
+    A shell without any power in one of the maps has correlation 0.
+    """
+    fa, fb = torch.fft.rfftn(a.double()), torch.fft.rfftn(b.double())
+    box = a.shape[-1]
+    shell = shell_of_voxels(box).flatten()
+
+    def total(x: Tensor) -> Tensor:
+        return torch.bincount(shell, x.flatten())[: box // 2]
+
+    cross = total((fa * fb.conj()).real)
+    return cross / (total(fa.abs() ** 2) * total(fb.abs() ** 2)).sqrt().clamp_min(1e-300)
+
+
+def crossing_shell(fsc: Tensor, threshold: float) -> float:
+    """Shell, interpolated, at which a curve first falls below a threshold; its last shell if it never does."""
+    below = (fsc[1:] < threshold).nonzero()
+    if len(below) == 0:
+        return float(len(fsc) - 1)
+    i = int(below[0]) + 1
+    before, after = float(fsc[i - 1]), float(fsc[i])
+    return i - 1 + (before - threshold) / max(before - after, 1e-12) if i > 1 else 1.0
+
+
+def resolution(fsc: Tensor, threshold: float, size_angstrom: float) -> float:
+    """Resolution in Å at which a curve first falls below a threshold; `size_angstrom` is the side of the box."""
+    return size_angstrom / crossing_shell(fsc, threshold)

@@ -1,0 +1,242 @@
+"""Centred transforms, the packed half-disc of an image and the half-grid of a volume.
+
+Frequencies are in cycles per box throughout, so they do not change when a box is Fourier-cropped.
+The centre of a box of size ``D`` is index ``D // 2`` in real and in Fourier space.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class HalfDisc:
+    """The independent Fourier coefficients of a real image up to a frequency limit.
+
+    Hermitian symmetry leaves ``ky > 0 or (ky = 0 and kx >= 0)``. The coefficients are sorted by shell
+    (``round(|k|)``) and by angle within a shell, so a lower frequency limit is a prefix.
+
+    radius: last shell, cycles per box
+    kx, ky: float32 `(P,)`, cycles per box
+    shell: int64 `(P,)`
+    """
+
+    radius: int
+    kx: Tensor
+    ky: Tensor
+    shell: Tensor
+
+    @classmethod
+    def build(cls, radius: int) -> HalfDisc:
+        """The half-disc with shells 0 to `radius`; raises `ValueError` for a radius below 1."""
+        if radius < 1:
+            raise ValueError(f"a half-disc needs a radius of at least 1 cycle per box, not {radius}")
+        return _build_half_disc(radius)
+
+    def __len__(self) -> int:
+        return len(self.shell)
+
+    def count(self, radius: int) -> int:
+        """Number of coefficients with shell <= `radius`; they are the first ones."""
+        return int(torch.searchsorted(self.shell, radius, right=True))
+
+    def prefix(self, radius: int) -> HalfDisc:
+        """The half-disc with a lower frequency limit."""
+        return self if radius >= self.radius else HalfDisc.build(radius)
+
+    def shift_phase(self, shift: Tensor, box: int) -> Tensor:
+        """What moving a particle does to its transform: `exp(-2 pi i k.t / D)`.
+
+        shift: displacements `(n, 2)` (x, y) in pixels of a box of `box`; returns: complex `(n, P)`
+        """
+        angle = shift @ torch.stack([self.kx, self.ky]).to(shift.dtype) * (-2 * math.pi / box)
+        return torch.complex(angle.cos(), angle.sin())
+
+    def shell_counts(self) -> Tensor:
+        """Number of coefficients in each shell, float32 `(radius + 1,)`."""
+        return torch.bincount(self.shell, minlength=self.radius + 1).float()
+
+
+@lru_cache(maxsize=256)
+def _build_half_disc(radius: int) -> HalfDisc:
+    k = torch.arange(-radius, radius + 1)
+    ky, kx = torch.meshgrid(k, k, indexing="ij")
+    shell = torch.hypot(kx.double(), ky.double()).round().long()
+    keep = (shell <= radius) & ((ky > 0) | ((ky == 0) & (kx >= 0)))
+    kx, ky, shell = kx[keep], ky[keep], shell[keep]
+    angle = torch.atan2(ky.double(), kx.double())
+    order = torch.argsort(shell.double() * 8 + angle)
+    return HalfDisc(radius, kx[order].float(), ky[order].float(), shell[order])
+
+
+def pack(images: Tensor, disc: HalfDisc) -> Tensor:
+    """Fourier coefficients of real images on a half-disc, orthonormal and about the box centre.
+
+    White noise of variance 1 a pixel gives coefficients of variance 1, whatever the box.
+
+    images: real `(..., D, D)` with `D >= 2 * disc.radius`
+    returns: complex64 `(..., P)`
+    """
+    box = images.shape[-1]
+    if box < 2 * disc.radius:
+        raise ValueError(f"a box of {box} pixels holds no frequency of {disc.radius} cycles per box")
+    # The last axis named is the halved one: ky >= 0, as the half-disc has it.
+    spectrum = torch.fft.rfftn(images.float(), dim=(-1, -2), norm="ortho")
+    kx, ky = disc.kx.long(), disc.ky.long()
+    picked = spectrum[..., ky, kx % box]
+    return picked * _centre_phase(kx + ky, box)
+
+
+def unpack(packed: Tensor, disc: HalfDisc, box: int) -> Tensor:
+    """Real images from their half-disc: the inverse of `pack` for band-limited images.
+
+    packed: complex `(..., P)`; returns: float32 `(..., box, box)`
+    """
+    if box < 2 * disc.radius + 1:
+        raise ValueError(f"a box of {box} pixels cannot show {disc.radius} cycles per box")
+    kx, ky = disc.kx.long(), disc.ky.long()
+    values = packed * _centre_phase(kx + ky, box).conj()
+    spectrum = packed.new_zeros((*packed.shape[:-1], box // 2 + 1, box))
+    spectrum[..., ky, kx % box] = values
+    axis = ky == 0
+    spectrum[..., 0, (-kx[axis]) % box] = values[..., axis].conj()
+    return torch.fft.irfftn(spectrum, s=(box, box), dim=(-1, -2), norm="ortho")
+
+
+def _centre_phase(k: Tensor, box: int) -> Tensor:
+    """Phase that moves the origin of a transform from pixel 0 to the box centre."""
+    return torch.polar(torch.ones(len(k)), 2 * math.pi * ((k * (box // 2)) % box) / box)
+
+
+@dataclass(frozen=True)
+class FourierGrid:
+    """Geometry of the half of a 3D Fourier lattice that a volume is kept on.
+
+    Stored `[z, y, x]` with `x >= 0` only; index `half` of z and y, and index 0 of x, is frequency 0.
+    The lattice is finer than one cycle per box by `padding`, which keeps linear interpolation accurate.
+
+    radius: last shell that can be read, cycles per box
+    padding: lattice points per cycle per box
+    """
+
+    radius: int
+    padding: int = 2
+
+    @property
+    def half(self) -> int:
+        """Largest |z| or |y| on the lattice: the shell's outer edge and one corner beyond it."""
+        return math.ceil(self.padding * (self.radius + 0.5)) + 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the half-grid."""
+        return 2 * self.half + 1, 2 * self.half + 1, self.half + 2
+
+    @property
+    def box(self) -> int:
+        """Smallest real-space box, in voxels, that carries all frequencies of the grid."""
+        return 2 * (self.radius + 1)
+
+    def points(self) -> Tensor:
+        """Frequencies (x, y, z) of the lattice points in cycles per box, float32 `(*shape, 3)`."""
+        a = torch.arange(-self.half, self.half + 1) / self.padding
+        x = torch.arange(self.half + 2) / self.padding
+        z, y, x = torch.meshgrid(a, a, x, indexing="ij")
+        return torch.stack([x, y, z], dim=-1)
+
+    def shell_of_points(self) -> Tensor:
+        """Distance of each lattice point from the origin in cycles per box, float32, shape `shape`."""
+        return _shell_of_points(self)
+
+
+@lru_cache(maxsize=16)
+def _shell_of_points(grid: FourierGrid) -> Tensor:
+    return grid.points().norm(dim=-1)
+
+
+def map_to_grid(density: Tensor, grid: FourierGrid) -> Tensor:
+    """The lattice values whose linear interpolation gives the transform of a map.
+
+    The map is divided by the squared sinc that linear interpolation multiplies it with, and padded.
+
+    density: real `(d, d, d)` with the physical extent of the particle box; any `d`
+    returns: complex64 of `grid.shape`; a central slice of it is the orthonormal transform of a projection
+    """
+    box = density.shape[-1]
+    wide = box * grid.padding
+    axes = (-3, -2, -1)
+    padded = _embed(density.float() / interpolation_envelope(box, grid.padding), wide)
+    spectrum = torch.fft.rfftn(torch.fft.ifftshift(padded, dim=axes), dim=axes) / box
+    return _between(spectrum, wide, grid, torch.zeros(grid.shape, dtype=spectrum.dtype), to_grid=True)
+
+
+def grid_to_map(values: Tensor, grid: FourierGrid, box: int | None = None) -> Tensor:
+    """The map of lattice values that were averaged with linear interpolation weights.
+
+    values: complex `grid.shape`, zero where nothing is known
+    returns: float32 `(box, box, box)`; `box` defaults to the smallest that carries the grid
+    """
+    box = grid.box if box is None else box
+    wide = box * grid.padding
+    axes = (-3, -2, -1)
+    spectrum = torch.zeros((wide, wide, wide // 2 + 1), dtype=values.dtype)
+    spectrum = _between(spectrum, wide, grid, values, to_grid=False)
+    padded = torch.fft.fftshift(torch.fft.irfftn(spectrum, s=(wide,) * 3, dim=axes), dim=axes) * box
+    return _crop(padded, box) / interpolation_envelope(box, grid.padding)
+
+
+def _between(spectrum: Tensor, wide: int, grid: FourierGrid, values: Tensor, *, to_grid: bool) -> Tensor:
+    """Copy the frequencies that a wrapped half spectrum and a centred half-grid have in common."""
+    reach = min(grid.half, (wide - 1) // 2)
+    across = min(grid.half + 1, (wide - 1) // 2)
+    k = torch.arange(-reach, reach + 1)
+    at, row = k + grid.half, k % wide
+    inside = (at[:, None, None], at[None, :, None], torch.arange(across + 1))
+    wrapped = (row[:, None, None], row[None, :, None], torch.arange(across + 1))
+    if to_grid:
+        values[inside] = spectrum[wrapped]
+        return values
+    spectrum[wrapped] = values[inside]
+    return spectrum
+
+
+@lru_cache(maxsize=64)
+def interpolation_envelope(box: int, padding: int) -> Tensor:
+    """Squared sinc along each axis: what linear interpolation in Fourier space does to a map.
+
+    returns: float32 `(box, box, box)`, 1 at the centre
+    """
+    x = (torch.arange(box) - box // 2) / (box * padding)
+    s = torch.sinc(x) ** 2
+    return s[:, None, None] * s[None, :, None] * s
+
+
+def _embed(x: Tensor, box: int) -> Tensor:
+    """Pad a cube with zeros about its centre."""
+    before = box // 2 - x.shape[-1] // 2
+    after = box - x.shape[-1] - before
+    return torch.nn.functional.pad(x, (before, after) * 3)
+
+
+def _crop(x: Tensor, box: int) -> Tensor:
+    """Cut the middle out of a cube."""
+    o = x.shape[-1] // 2 - box // 2
+    return x[o : o + box, o : o + box, o : o + box]
+
+
+def resample_map(density: Tensor, box: int) -> Tensor:
+    """A map of the same physical extent on a coarser or finer grid, by cropping or padding its transform."""
+    if box == density.shape[-1]:
+        return density
+    grid = FourierGrid(min(box, density.shape[-1]) // 2 - 1, padding=1)
+    spectrum = torch.fft.rfftn(torch.fft.ifftshift(density.float(), dim=(-3, -2, -1)))
+    values = _between(spectrum, density.shape[-1], grid, torch.zeros(grid.shape, dtype=spectrum.dtype), to_grid=True)
+    values = values * (grid.shell_of_points() <= grid.radius + 1)
+    out = _between(torch.zeros((box, box, box // 2 + 1), dtype=values.dtype), box, grid, values, to_grid=False)
+    scale = (box / density.shape[-1]) ** 3
+    return torch.fft.fftshift(torch.fft.irfftn(out, s=(box,) * 3), dim=(-3, -2, -1)) * scale

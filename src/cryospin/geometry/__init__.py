@@ -1,0 +1,1 @@
+"""Rotations, grids on SO(3) and point groups."""

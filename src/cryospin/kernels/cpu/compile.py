@@ -1,0 +1,45 @@
+"""How the CPU kernels are compiled, and how tensors reach them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from cryospin.fourier import FourierGrid
+from cryospin.kernels.types import Observations
+
+FAST = {"reassoc", "nsz", "arcp", "contract", "afn"}
+"""Licence to reorder sums and fuse products; infinities and NaN keep their meaning."""
+
+compiled = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+inlined = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", inline="always")
+F = np.float32
+
+
+def array(x: Tensor) -> np.ndarray:
+    return x.detach().contiguous().numpy()
+
+
+def floats(x: Tensor) -> np.ndarray:
+    """A complex tensor's memory as floats, real and imaginary parts in turn along the last axis."""
+    return torch.view_as_real(x.detach().resolve_conj()).flatten(-2).numpy()
+
+
+def lattice(volume: Tensor, grid: FourierGrid) -> tuple[np.ndarray, int, int]:
+    return torch.view_as_real(volume.detach().contiguous()).numpy(), grid.half, grid.padding
+
+
+def columns(o: Observations) -> tuple[np.ndarray, ...]:
+    return (
+        floats(o.images),
+        o.ctf.numpy(),
+        o.weight.numpy(),
+        array(o.group),
+        array(o.scale),
+        array(o.disc.kx),
+        array(o.disc.ky),
+    )
+
+

@@ -1,0 +1,114 @@
+"""What the kernels work on: packed observations and pose hypotheses, plain tensors with names."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cryospin.fourier import HalfDisc
+
+
+class Observations(NamedTuple):
+    """Packed images with what is known of each coefficient.
+
+    images: complex64 `(N, P)`, orthonormal Fourier coefficients, the particle's shift still in them
+    ctf: float32 `(N, P)`
+    weight: float32 `(G, P)`, inverse noise variance for each noise group
+    group: int64 `(N,)`, noise group of each image
+    scale: float32 `(N,)`, contrast of each image relative to the volume
+    disc: the coefficients' frequencies
+    box: pixels; the unit of shifts is one of these pixels
+    """
+
+    images: Tensor
+    ctf: Tensor
+    weight: Tensor
+    group: Tensor
+    scale: Tensor
+    disc: HalfDisc
+    box: int
+
+    def up_to(self, radius: int) -> Observations:
+        """The same images with a lower frequency limit: views, nothing is copied."""
+        count = self.disc.count(radius)
+        return self._replace(
+            images=self.images[:, :count],
+            ctf=self.ctf[:, :count],
+            weight=self.weight[:, :count],
+            disc=self.disc.prefix(radius),
+        )
+
+    def take(self, rows: Tensor) -> Observations:
+        """A copy of some images."""
+        return self._replace(
+            images=self.images[rows], ctf=self.ctf[rows], group=self.group[rows], scale=self.scale[rows]
+        )
+
+
+class Poses(NamedTuple):
+    """Pose hypotheses; one image may have several.
+
+    image: int64 `(n,)`, row in the observations
+    rotation: float32 `(n, 3, 3)`
+    shift: float32 `(n, 2)`, displacement of the particle (x, y) from the box centre, pixels
+    """
+
+    image: Tensor
+    rotation: Tensor
+    shift: Tensor
+
+    def take(self, rows: Tensor) -> Poses:
+        """Some of the hypotheses."""
+        return Poses(self.image[rows], self.rotation[rows], self.shift[rows])
+
+    @classmethod
+    def join(cls, parts: list[Poses]) -> Poses:
+        """Hypotheses of several lists one after another."""
+        return cls(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+
+class NormalEquations(NamedTuple):
+    """Quadratic model of the misfit of each hypothesis about its pose.
+
+    Parameters are a lab-frame turn (3, radians) and the shift (2, pixels).
+
+    cross: `(n,)`, sum of weight * Re(conj(image) * model) at contrast 1
+    power: `(n,)`, sum of weight * |model|^2 at contrast 1
+    gradient: `(n, 5)`, half the gradient of the misfit
+    matrix: `(n, 5, 5)`, Gauss-Newton matrix, half the Hessian of the misfit
+    """
+
+    cross: Tensor
+    power: Tensor
+    gradient: Tensor
+    matrix: Tensor
+
+    def misfit(self, scale: Tensor) -> Tensor:
+        """Weighted squared residual less the image's own power: `scale^2 power - 2 scale cross`."""
+        return scale * (scale * self.power - 2 * self.cross)
+
+
+class GridScores(NamedTuple):
+    """Log-likelihoods of n images on a grid of G rotations, each at its best shift.
+
+    best: float32 `(n, G)`, relative to an image without a particle, nats
+    shift: int64 `(n, G)`, which shift was best
+    """
+
+    best: Tensor
+    shift: Tensor
+
+
+class GridExpectation(NamedTuple):
+    """Images averaged over their posterior on a grid of G rotations and S shifts.
+
+    numerator: complex64 `(G, P)`, weighted CTF-multiplied data, ready for insertion at each rotation
+    denominator: float32 `(G, P)`, weighted squared CTF
+    best: int64 `(n,)`, the most likely cell of each image, counted as `shift * G + rotation`
+    """
+
+    numerator: Tensor
+    denominator: Tensor
+    best: Tensor

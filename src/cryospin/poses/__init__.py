@@ -1,0 +1,1 @@
+"""Pose hypotheses: kept, compared and optimised."""

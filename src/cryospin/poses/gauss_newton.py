@@ -1,0 +1,66 @@
+"""Optimise poses image by image: damped Gauss-Newton steps on rotation and shift."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cryospin.fourier import FourierGrid
+from cryospin.geometry.rotations import turn
+from cryospin.kernels import cpu as kernels
+from cryospin.kernels.types import NormalEquations, Observations, Poses
+
+_FIRST_DAMPING = 1e-2
+_RELAX, _TIGHTEN = 0.25, 8.0
+
+
+def refine_poses(
+    volume: Tensor, grid: FourierGrid, observations: Observations, poses: Poses, *, steps: int, shift_sd: float
+) -> tuple[Poses, Tensor]:
+    """Levenberg-Marquardt on (turn, shift) of every hypothesis; only steps that lower the misfit are taken.
+
+    volume: complex `grid.shape`
+    steps: number of trial steps; 0 only evaluates
+    shift_sd: standard deviation of the Gaussian prior on shifts, pixels
+    returns: the poses, and their misfit with the prior's share, float64 `(n,)`, nats
+    """
+    scale = observations.scale[poses.image].double()
+
+    def evaluate(trial: Poses) -> tuple[NormalEquations, Tensor]:
+        equations = kernels.normal_equations(volume, grid, observations, trial)
+        return equations, equations.misfit(scale) + shift_penalty(trial.shift, shift_sd)
+
+    equations, misfit = evaluate(poses)
+    damping = torch.full_like(misfit, _FIRST_DAMPING)
+    for _ in range(steps):
+        trial = _step(poses, equations, damping, shift_sd)
+        trial_equations, trial_misfit = evaluate(trial)
+        better = trial_misfit < misfit
+        poses = Poses(poses.image, *(_choose(better, new, old) for new, old in zip(trial[1:], poses[1:], strict=True)))
+        equations = NormalEquations(
+            *(_choose(better, new, old) for new, old in zip(trial_equations, equations, strict=True))
+        )
+        misfit = torch.where(better, trial_misfit, misfit)
+        damping = damping * torch.where(better, _RELAX, _TIGHTEN)
+    return poses, misfit
+
+
+def shift_penalty(shift: Tensor, shift_sd: float) -> Tensor:
+    """Minus the log-prior of shifts `(n, 2)` in pixels, float64 `(n,)`, nats."""
+    return (shift.double() ** 2).sum(1) / (2 * shift_sd**2)
+
+
+def _step(poses: Poses, equations: NormalEquations, damping: Tensor, shift_sd: float) -> Poses:
+    """One damped step. The equations are halves of the misfit's derivatives, so the prior enters at half too."""
+    matrix, gradient = equations.matrix.clone(), equations.gradient.clone()
+    matrix[:, 3, 3] += 0.5 / shift_sd**2
+    matrix[:, 4, 4] += 0.5 / shift_sd**2
+    gradient[:, 3:] += 0.5 * poses.shift.double() / shift_sd**2
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    diagonal += damping[:, None] * diagonal + 1e-6
+    move = -torch.linalg.solve(matrix, gradient)
+    return Poses(poses.image, turn(poses.rotation, move[:, :3]), poses.shift + move[:, 3:].float())
+
+
+def _choose(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b)

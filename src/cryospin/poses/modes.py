@@ -1,0 +1,91 @@
+"""The competing modes of each image's pose posterior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryospin.geometry.rotations import chordal_distance_squared
+from cryospin.kernels.types import Poses
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Pose hypotheses with their misfits; an image has one or more, anywhere in the list.
+
+    poses: n hypotheses
+    misfit: float64 `(n,)`, nats; lower is more likely
+    """
+
+    poses: Poses
+    misfit: Tensor
+
+    @classmethod
+    def join(cls, *parts: Modes) -> Modes:
+        """The hypotheses of several lists."""
+        return cls(Poses.join([p.poses for p in parts]), torch.cat([p.misfit for p in parts]))
+
+    def __len__(self) -> int:
+        return len(self.misfit)
+
+    def take(self, rows: Tensor) -> Modes:
+        """Some of the hypotheses."""
+        return Modes(self.poses.take(rows), self.misfit[rows])
+
+    def ranked(self) -> tuple[Modes, Tensor]:
+        """The same hypotheses by image and, within an image, best first; and each one's rank from 0."""
+        order = torch.argsort(self.misfit, stable=True)
+        order = order[torch.argsort(self.poses.image[order], stable=True)]
+        image = self.poses.image[order]
+        first = torch.ones_like(image, dtype=torch.bool)
+        first[1:] = image[1:] != image[:-1]
+        position = torch.arange(len(image))
+        start = position[first][torch.cumsum(first, 0) - 1]
+        return self.take(order), position - start
+
+    def best(self) -> Modes:
+        """The most likely hypothesis of each image, by image."""
+        ranked, rank = self.ranked()
+        return ranked.take(rank == 0)
+
+    def responsibilities(self, sharpness: float = 1.0) -> Tensor:
+        """Posterior probability of each hypothesis among those of its image, float32 `(n,)`."""
+        count = int(self.poses.image.max()) + 1
+        lowest = torch.full((count,), torch.inf, dtype=torch.float64)
+        lowest.scatter_reduce_(0, self.poses.image, self.misfit, "amin")
+        p = torch.exp(-sharpness * (self.misfit - lowest[self.poses.image]))
+        total = torch.zeros(count, dtype=torch.float64).index_add_(0, self.poses.image, p)
+        return (p / total[self.poses.image]).float()
+
+    def distinct(self, angle: float, worse_by: float, at_most: int) -> Modes:
+        """Only the best of each group of near-equal hypotheses, ranked.
+
+        angle: radians below which two rotations count as one mode
+        worse_by: nats behind the image's best beyond which a mode is given up
+        at_most: modes to keep for an image
+        """
+        ranked, rank = self.ranked()
+        image = ranked.poses.image
+        ranked = ranked.take(ranked.misfit - ranked.misfit[rank == 0][_group_number(image)] <= worse_by)
+        ranked, rank = ranked.ranked()
+        keep = torch.ones(len(ranked), dtype=torch.bool)
+        # Chordal distance squared is 2 angle^2 for small angles.
+        nearest = 2 * angle**2
+        for back in range(1, int(rank.max()) + 1):
+            later = (rank >= back).nonzero()[:, 0]
+            earlier = later - back
+            later, earlier = later[keep[earlier]], earlier[keep[earlier]]
+            near = chordal_distance_squared(ranked.poses.rotation[later], ranked.poses.rotation[earlier]) < nearest
+            keep[later[near]] = False
+        kept = ranked.take(keep)
+        _, rank = kept.ranked()
+        return kept.take(rank < at_most)
+
+
+def _group_number(image: Tensor) -> Tensor:
+    """0 for the first image in a list sorted by image, 1 for the next one that occurs, and so on."""
+    change = torch.zeros_like(image)
+    change[1:] = (image[1:] != image[:-1]).long()
+    return torch.cumsum(change, 0)

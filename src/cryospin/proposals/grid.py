@@ -1,0 +1,93 @@
+"""Poses from a grid over all rotations and shifts at low frequency."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cryospin.fourier import FourierGrid
+from cryospin.geometry.rotations import random_rotations
+from cryospin.geometry.so3_grid import rotation_grid
+from cryospin.kernels import cpu as kernels
+from cryospin.kernels.types import GridExpectation, Observations, Poses
+
+_FINEST_STEP_DEG = 14.5
+_PROBE_IMAGES = 24
+
+
+class GridSearch:
+    """Scores images against every pose of a grid matched to the frequency limit.
+
+    Rotations are about `1 / r` radians apart, but never closer than 4,800 of them are; shifts `D / 4r` pixels.
+    The grid is turned and moved at random at each use, so that its steps leave no mark on the volume.
+
+    shift_sd: standard deviation of the prior on shifts, pixels
+    shift_limit: largest shift searched, pixels
+    """
+
+    def __init__(self, shift_sd: float, shift_limit: float, generator: torch.Generator) -> None:
+        self.shift_sd, self.shift_limit, self.generator = shift_sd, shift_limit, generator
+
+    def expectation(
+        self, volume: Tensor, grid: FourierGrid, observations: Observations, perplexity: float, sharpest: float
+    ) -> tuple[GridExpectation, Poses, float]:
+        """Images averaged over their posterior, sharpened or softened to an effective number of poses.
+
+        perplexity: effective number of poses an image should be spread over
+        sharpest: largest power the posterior may be raised to
+        returns: sums for each rotation of the grid (in `rotation` of the poses returned, as `image` says), and the
+            most likely pose of each image, and the power used
+        """
+        rotations, shifts, prior = self._cells(observations)
+        slices = kernels.slices(volume, grid, rotations, observations.disc)
+        probe = observations.take(torch.arange(min(_PROBE_IMAGES, len(observations.images))))
+        ladder = sharpest * 2.0 ** -torch.arange(0, 10, 1.0)
+        entropy = kernels.grid_entropies(slices, probe, shifts, prior, ladder).mean(0)
+        sharpness = _interpolate(math.log(perplexity), entropy, ladder)
+        result = kernels.grid_expectation(slices, observations, shifts, prior, sharpness)
+        best = Poses(
+            torch.arange(len(result.best)), rotations[result.best % len(rotations)], shifts[result.best // len(rotations)]
+        )
+        self.rotations = rotations
+        return result, best, sharpness
+
+    def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations, count: int) -> Poses:
+        """The `count` best rotations of the grid for each image, each with its best shift."""
+        rotations, shifts, prior = self._cells(observations)
+        slices = kernels.slices(volume, grid, rotations, observations.disc)
+        scores = kernels.grid_scores(slices, observations, shifts, prior)
+        chosen = scores.best.topk(min(count, len(rotations)), dim=1).indices
+        image = torch.arange(len(chosen)).repeat_interleave(chosen.shape[1])
+        return Poses(image, rotations[chosen.flatten()], shifts[scores.shift.gather(1, chosen).flatten()])
+
+    def _cells(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotations, shifts and the shifts' log-prior at the observations' frequency limit."""
+        radius, box = observations.disc.radius, observations.box
+        step = max(_FINEST_STEP_DEG, math.degrees(1 / radius))
+        rotations = rotation_grid(step) @ random_rotations(1, self.generator)[0]
+        shifts = shift_grid(self.shift_limit, box / (4 * radius), self.generator)
+        return rotations, shifts, -(shifts**2).sum(1) / (2 * self.shift_sd**2)
+
+
+def shift_grid(limit: float, step: float, generator: torch.Generator) -> Tensor:
+    """Shifts on a square grid within `limit` of the centre, moved by a random part of a step: `(S, 2)`, pixels."""
+    reach = int(limit // step)
+    axis = torch.arange(-reach, reach + 1) * step
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    grid = torch.stack([x.flatten(), y.flatten()], 1)
+    grid = grid[grid.norm(dim=1) <= limit * (1 + 1e-6)]
+    return grid + (torch.rand(1, 2, generator=generator) - 0.5) * step
+
+
+def _interpolate(target: float, entropy: Tensor, sharpness: Tensor) -> float:
+    """Sharpness at which the entropy, which falls with it, meets a target; the ladder's ends bound it."""
+    above = (entropy >= target).nonzero()
+    if len(above) == 0:
+        return float(sharpness[-1])
+    i = int(above[0])
+    if i == 0:
+        return float(sharpness[0])
+    t = (target - entropy[i - 1]) / (entropy[i] - entropy[i - 1])
+    return float(sharpness[i - 1] ** (1 - t) * sharpness[i] ** t)

@@ -1,0 +1,131 @@
+"""Poses from a convolutional encoder with several heads, trained on the poses that won."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cryospin.fourier import unpack
+from cryospin.geometry.rotations import chordal_distance_squared, from_six_numbers, in_plane
+from cryospin.kernels.types import Observations, Poses
+
+HEADS = 7
+INPUT_BOX = 24
+INPUT_RADIUS = 10
+"""The encoder sees no frequency beyond this, cycles per box."""
+
+_LEARNING_RATE = 1e-3
+AUG = 0.0
+AUGM = 0.0
+_SHARE_OF_OTHERS = 0.05
+_SHIFT_WEIGHT = 20.0
+
+
+class Encoder(nn.Module):
+    """Images to M poses each.
+
+    A small convolutional trunk (24, 12, 6, 3 pixels), then one two-layer perceptron a head, which gives a rotation as
+    six numbers and a shift as a fraction of the box.
+    """
+
+    def __init__(self, heads: int = HEADS, width: int = 32) -> None:
+        super().__init__()
+        self.heads = heads
+        sizes = (width, 2 * width, 4 * width, 8 * width)
+        layers: list[nn.Module] = []
+        inputs = 1
+        for level, outputs in enumerate(sizes):
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, stride=1 if level == 0 else 2, padding=1),
+                nn.GroupNorm(8, outputs),
+                nn.ReLU(),
+            ]
+            inputs = outputs
+        side = INPUT_BOX // 2 ** (len(sizes) - 1)
+        self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.Linear(sizes[-1] * side**2, 512), nn.ReLU())
+        self.branch = nn.ModuleList(nn.Sequential(nn.Linear(512, 128), nn.ReLU(), nn.Linear(128, 8)) for _ in range(heads))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images `(n, 1, 24, 24)` to rotations `(n, M, 3, 3)` and shifts `(n, M, 2)` in fractions of the box."""
+        seen = self.trunk(images)
+        out = torch.stack([branch(seen) for branch in self.branch], dim=1)
+        return from_six_numbers(out[..., :6]), out[..., 6:]
+
+
+class HeadProposals:
+    """An encoder with its optimiser: proposes poses for images and learns from the poses that won."""
+
+    def __init__(self, seed: int, heads: int = HEADS) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.encoder = Encoder(heads)
+        self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=_LEARNING_RATE)
+        self.generator = torch.Generator().manual_seed(seed + 1)
+
+    @torch.no_grad()
+    def propose(self, observations: Observations, turns: int = 1) -> Poses:
+        """Every head's pose for each image.
+
+        turns: also look at the image turned in the plane by this many equal steps, for more variety
+        returns: `n * M * turns` hypotheses, by image
+        """
+        images = encoder_input(observations)
+        rotations, shifts = [], []
+        for step in range(turns):
+            angle = torch.full((len(images),), 2 * math.pi * step / turns)
+            turned, moved = self.encoder(_transform(images, angle, torch.zeros(len(images), 2)) if step else images)
+            back = in_plane(-angle)[:, None]
+            rotations.append(back @ turned)
+            shifts.append((back[..., :2, :2] @ moved[..., None])[..., 0])
+        rotation, shift = torch.cat(rotations, 1), torch.cat(shifts, 1)
+        image = torch.arange(len(images)).repeat_interleave(rotation.shape[1])
+        return Poses(image, rotation.flatten(0, 1), shift.flatten(0, 1) * observations.box)
+
+    def learn(self, observations: Observations, winners: Poses) -> Tensor:
+        """One optimiser step towards the winning pose of each image; returns how often each head was nearest, `(M,)`.
+
+        The nearest head is pulled to the winner, and the others a little. Images are turned and moved at random
+        with their poses, which teaches the encoder all in-plane rotations of what it has seen.
+        """
+        images = encoder_input(observations.take(winners.image))
+        angle = torch.rand(len(images), generator=self.generator) * AUG
+        move = torch.randn(len(images), 2, generator=self.generator) * AUGM
+        turn = in_plane(angle)
+        rotation = turn @ winners.rotation
+        shift = (turn[:, :2, :2] @ (winners.shift / observations.box)[..., None])[..., 0] + move
+        guess, moved = self.encoder(_transform(images, angle, move))
+        distance = chordal_distance_squared(guess, rotation[:, None])
+        distance = distance + _SHIFT_WEIGHT * ((moved - shift[:, None]) ** 2).sum(-1)
+        nearest, head = distance.min(dim=1)
+        loss = nearest.mean() + _SHARE_OF_OTHERS * distance.mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return torch.bincount(head, minlength=self.encoder.heads)
+
+
+def encoder_input(observations: Observations) -> Tensor:
+    """What the encoder sees of images: CTF-multiplied, whitened, low-passed, of unit variance, `(n, 1, 24, 24)`."""
+    o = observations.up_to(INPUT_RADIUS)
+    packed = o.images * o.ctf * o.weight[o.group]
+    images = unpack(packed, o.disc, INPUT_BOX)
+    return (images / images.std(dim=(1, 2), keepdim=True).clamp_min(1e-12))[:, None]
+
+
+def _transform(images: Tensor, angle: Tensor, move: Tensor) -> Tensor:
+    """Images turned counter-clockwise (x towards y) about the box centre, then moved.
+
+    angle: `(n,)`, radians; move: `(n, 2)`, fractions of the box
+    """
+    box = images.shape[-1]
+    # The output pixel at p shows the input at R^-1 (p - move); coordinates of an even box are centred on box // 2.
+    centre = (torch.arange(box) - box // 2) / box
+    y, x = torch.meshgrid(centre, centre, indexing="ij")
+    at = torch.stack([x, y], -1)[None] - move[:, None, None]
+    back = in_plane(-angle)[:, None, None, :2, :2]
+    source = (back @ at[..., None])[..., 0]
+    # grid_sample counts from -1 at the left edge of the first pixel to 1 at the right edge of the last.
+    grid = 2 * source + (2 * (box // 2) + 1) / box - 1
+    return nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -1,0 +1,1 @@
+"""What a run reconstructs: volumes and the masks they live in."""

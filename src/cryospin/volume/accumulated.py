@@ -1,0 +1,57 @@
+"""A volume as a running weighted average of images: no learning rate, no optimiser."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cryospin.fourier import FourierGrid, HalfDisc, grid_to_map
+from cryospin.kernels import cpu as kernels
+from cryospin.kernels.types import Observations, Poses
+
+
+class AccumulatedVolume:
+    """Sums of inserted images, and the Wiener solution they imply.
+
+    With data `X = C V + noise` of variance `1 / w`, the sums are `num = sum w C X` and `den = sum w C^2`; with
+    a prior of power `S` on the volume, its most likely value is `num / (den + 1 / S)`.
+    """
+
+    def __init__(self, grid: FourierGrid) -> None:
+        self.grid = grid
+        self.numerator = torch.zeros(grid.shape, dtype=torch.complex64)
+        self.denominator = torch.zeros(grid.shape)
+
+    def add(self, observations: Observations, poses: Poses, responsibility: Tensor) -> None:
+        """Insert images at their poses, each weighted with the probability `(n,)` of its pose."""
+        kernels.insert(self.numerator, self.denominator, self.grid, observations, poses, responsibility)
+
+    def add_slices(self, rotations: Tensor, disc: HalfDisc, values: Tensor, weights: Tensor) -> None:
+        """Insert ready-made slices `(n, P)`: weighted data and weights."""
+        kernels.insert_values(self.numerator, self.denominator, self.grid, rotations, disc, values, weights)
+
+    def fade(self, factor: float) -> None:
+        """Let what was inserted so far count less."""
+        self.numerator *= factor
+        self.denominator *= factor
+
+    def solve(self, prior_power: Tensor, radius: int | None = None, box: int | None = None) -> Tensor:
+        """The map the sums imply.
+
+        prior_power: expected `|V|^2` of each shell, `(at least radius + 1,)`
+        radius: last shell to keep; the grid's own by default
+        box: voxels along a side of the map; the fewest that carry the grid by default
+        returns: float32 `(box, box, box)`
+        """
+        radius = self.grid.radius if radius is None else radius
+        distance = self.grid.shell_of_points()
+        shell = distance.round().long().clamp(max=radius)
+        values = self.numerator / (self.denominator + 1 / prior_power[shell])
+        return grid_to_map(values * (distance < radius + 0.5), self.grid, box)
+
+    def shell_average(self, values: Tensor) -> Tensor:
+        """Mean of a lattice quantity over each shell, float64 `(radius + 1,)`."""
+        shell = self.grid.shell_of_points().round().long().flatten()
+        inside = shell <= self.grid.radius
+        total = torch.bincount(shell[inside], values.flatten()[inside].double(), minlength=self.grid.radius + 1)
+        return total / torch.bincount(shell[inside], minlength=self.grid.radius + 1)
