@@ -137,7 +137,7 @@ def _optics_row_of_each(text: StarText) -> np.ndarray:
             f"particle {row + 1} is in optics group {rows['rlnOpticsGroup'].iloc[row]}, which the optics block lacks",
             where=text.path,
         )
-    return rows["rlnOpticsGroup"].map(numbers).to_numpy(np.int64)
+    return rows["rlnOpticsGroup"].map(numbers).to_numpy(np.int64, copy=True)
 
 
 def _optics(text: StarText, optics_rows: np.ndarray) -> Optics:

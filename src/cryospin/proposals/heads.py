@@ -17,9 +17,9 @@ INPUT_RADIUS = 10
 """The encoder sees no frequency beyond this, cycles per box."""
 
 _LEARNING_RATE = 1e-3
-AUG = 0.0
-AUGM = 0.0
 _SHARE_OF_OTHERS = 0.05
+_MOVE = 0.02
+"""Standard deviation of the random displacement of a training image, fraction of the box."""
 _SHIFT_WEIGHT = 20.0
 
 
@@ -90,8 +90,8 @@ class HeadProposals:
         with their poses, which teaches the encoder all in-plane rotations of what it has seen.
         """
         images = encoder_input(observations.take(winners.image))
-        angle = torch.rand(len(images), generator=self.generator) * AUG
-        move = torch.randn(len(images), 2, generator=self.generator) * AUGM
+        angle = torch.rand(len(images), generator=self.generator) * (2 * math.pi)
+        move = torch.randn(len(images), 2, generator=self.generator) * _MOVE
         turn = in_plane(angle)
         rotation = turn @ winners.rotation
         shift = (turn[:, :2, :2] @ (winners.shift / observations.box)[..., None])[..., 0] + move
