@@ -240,3 +240,12 @@ def resample_map(density: Tensor, box: int) -> Tensor:
     out = _between(torch.zeros((box, box, box // 2 + 1), dtype=values.dtype), box, grid, values, to_grid=False)
     scale = (box / density.shape[-1]) ** 3
     return torch.fft.fftshift(torch.fft.irfftn(out, s=(box,) * 3), dim=(-3, -2, -1)) * scale
+
+
+def low_pass(density: Tensor, radius: int) -> Tensor:
+    """A map `(d, d, d)` without frequencies beyond shell `radius`."""
+    box = density.shape[-1]
+    k = torch.fft.fftfreq(box) * box
+    distance = (k[:, None, None] ** 2 + k[None, :, None] ** 2 + torch.arange(box // 2 + 1) ** 2).sqrt()
+    spectrum = torch.fft.rfftn(density) * (distance < radius + 0.5)
+    return torch.fft.irfftn(spectrum, s=density.shape)

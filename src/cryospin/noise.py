@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -18,14 +20,20 @@ def shell_mean(values: Tensor, disc: HalfDisc) -> Tensor:
     return total / disc.shell_counts()
 
 
-def estimate_spectra(observations: Observations) -> tuple[Tensor, Tensor]:
+class Spectra(NamedTuple):
+    """Power of each shell, float64 `(radius + 1,)`: of the images, of their noise, and of the volume before the CTF."""
+
+    total: Tensor
+    noise: Tensor
+    signal: Tensor
+
+
+def estimate_spectra(observations: Observations) -> Spectra:
     """Noise and signal power of each shell before any pose is known.
 
     The CTF modulates the signal and not the noise, so in `|X|^2 = N + S C^2` the defocus spread tells them
     apart: a straight-line fit over all images and coefficients of a shell. Where a shell's CTFs are
     too alike for that (the lowest frequencies), the noise of the first shell that tells is used.
-
-    returns: noise power and power of the volume before the CTF, float64 `(radius + 1,)` each
     """
     o = observations
     power = o.images.real**2 + o.images.imag**2
@@ -43,13 +51,13 @@ def estimate_spectra(observations: Observations) -> tuple[Tensor, Tensor]:
     noise[:first] = torch.minimum(floor.expand(first), mean_power[:first])
     noise = torch.maximum(noise, _LEAST_NOISE * mean_power)
     signal = ((mean_power - noise) / mean_square.clamp_min(1e-6)).clamp_min(1e-6 * mean_power)
-    return noise, signal
+    return Spectra(mean_power, noise, signal)
 
 
-def information(observations: Observations, noise: Tensor, signal: Tensor) -> Tensor:
+def information(observations: Observations, spectra: Spectra) -> Tensor:
     """Nats by which the right pose of an average image beats no particle, up to each shell: `(radius + 1,)`."""
     o = observations
-    ratio = signal * shell_mean((o.ctf**2).mean(0), o.disc) / noise * o.disc.shell_counts()
+    ratio = spectra.signal * shell_mean((o.ctf**2).mean(0), o.disc) / spectra.noise * o.disc.shell_counts()
     ratio[0] = 0
     return ratio.cumsum(0)
 

@@ -17,22 +17,28 @@ class Modes:
 
     poses: n hypotheses
     misfit: float64 `(n,)`, nats; lower is more likely
+    source: int64 `(n,)`, what proposed it; the numbers' meaning is the caller's
     """
 
     poses: Poses
     misfit: Tensor
+    source: Tensor
 
     @classmethod
     def join(cls, *parts: Modes) -> Modes:
         """The hypotheses of several lists."""
-        return cls(Poses.join([p.poses for p in parts]), torch.cat([p.misfit for p in parts]))
+        return cls(
+            Poses.join([p.poses for p in parts]),
+            torch.cat([p.misfit for p in parts]),
+            torch.cat([p.source for p in parts]),
+        )
 
     def __len__(self) -> int:
         return len(self.misfit)
 
     def take(self, rows: Tensor) -> Modes:
         """Some of the hypotheses."""
-        return Modes(self.poses.take(rows), self.misfit[rows])
+        return Modes(self.poses.take(rows), self.misfit[rows], self.source[rows])
 
     def ranked(self) -> tuple[Modes, Tensor]:
         """The same hypotheses by image and, within an image, best first; and each one's rank from 0."""
@@ -44,6 +50,10 @@ class Modes:
         position = torch.arange(len(image))
         start = position[first][torch.cumsum(first, 0) - 1]
         return self.take(order), position - start
+
+    def with_poses(self, poses: Poses, misfit: Tensor) -> Modes:
+        """The same hypotheses after their poses were optimised."""
+        return Modes(poses, misfit, self.source)
 
     def best(self) -> Modes:
         """The most likely hypothesis of each image, by image."""

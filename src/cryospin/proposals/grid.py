@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,21 @@ from cryospin.kernels.types import GridExpectation, Observations, Poses
 
 _FINEST_STEP_DEG = 14.5
 _PROBE_IMAGES = 24
+
+
+class SoftAssignment(NamedTuple):
+    """Images spread over the poses of a grid.
+
+    rotations: `(G, 3, 3)`, the grid
+    sums: the images averaged over their posterior, for each rotation of the grid
+    best: the most likely pose of each image
+    sharpness: the power the posterior was raised to
+    """
+
+    rotations: Tensor
+    sums: GridExpectation
+    best: Poses
+    sharpness: float
 
 
 class GridSearch:
@@ -32,13 +48,11 @@ class GridSearch:
 
     def expectation(
         self, volume: Tensor, grid: FourierGrid, observations: Observations, perplexity: float, sharpest: float
-    ) -> tuple[GridExpectation, Poses, float]:
-        """Images averaged over their posterior, sharpened or softened to an effective number of poses.
+    ) -> SoftAssignment:
+        """Images averaged over their posterior, softened to an effective number of poses.
 
         perplexity: effective number of poses an image should be spread over
         sharpest: largest power the posterior may be raised to
-        returns: sums for each rotation of the grid (in `rotation` of the poses returned, as `image` says), and the
-            most likely pose of each image, and the power used
         """
         rotations, shifts, prior = self._cells(observations)
         slices = kernels.slices(volume, grid, rotations, observations.disc)
@@ -46,12 +60,10 @@ class GridSearch:
         ladder = sharpest * 2.0 ** -torch.arange(0, 10, 1.0)
         entropy = kernels.grid_entropies(slices, probe, shifts, prior, ladder).mean(0)
         sharpness = _interpolate(math.log(perplexity), entropy, ladder)
-        result = kernels.grid_expectation(slices, observations, shifts, prior, sharpness)
-        best = Poses(
-            torch.arange(len(result.best)), rotations[result.best % len(rotations)], shifts[result.best // len(rotations)]
-        )
-        self.rotations = rotations
-        return result, best, sharpness
+        sums = kernels.grid_expectation(slices, observations, shifts, prior, sharpness)
+        turn, move = sums.best % len(rotations), sums.best // len(rotations)
+        best = Poses(torch.arange(len(sums.best)), rotations[turn], shifts[move])
+        return SoftAssignment(rotations, sums, best, sharpness)
 
     def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations, count: int) -> Poses:
         """The `count` best rotations of the grid for each image, each with its best shift."""

@@ -15,20 +15,26 @@ class AccumulatedVolume:
 
     With data `X = C V + noise` of variance `1 / w`, the sums are `num = sum w C X` and `den = sum w C^2`; with
     a prior of power `S` on the volume, its most likely value is `num / (den + 1 / S)`.
+
+    group: rotations of the particle's point group `(order, 3, 3)`; each image is inserted at all its equivalent poses
     """
 
-    def __init__(self, grid: FourierGrid) -> None:
+    def __init__(self, grid: FourierGrid, group: Tensor | None = None) -> None:
         self.grid = grid
+        self.group = torch.eye(3)[None] if group is None else group
         self.numerator = torch.zeros(grid.shape, dtype=torch.complex64)
         self.denominator = torch.zeros(grid.shape)
 
     def add(self, observations: Observations, poses: Poses, responsibility: Tensor) -> None:
         """Insert images at their poses, each weighted with the probability `(n,)` of its pose."""
-        kernels.insert(self.numerator, self.denominator, self.grid, observations, poses, responsibility)
+        for mate in self.group:
+            equivalent = poses._replace(rotation=poses.rotation @ mate)
+            kernels.insert(self.numerator, self.denominator, self.grid, observations, equivalent, responsibility)
 
     def add_slices(self, rotations: Tensor, disc: HalfDisc, values: Tensor, weights: Tensor) -> None:
         """Insert ready-made slices `(n, P)`: weighted data and weights."""
-        kernels.insert_values(self.numerator, self.denominator, self.grid, rotations, disc, values, weights)
+        for mate in self.group:
+            kernels.insert_values(self.numerator, self.denominator, self.grid, rotations @ mate, disc, values, weights)
 
     def fade(self, factor: float) -> None:
         """Let what was inserted so far count less."""

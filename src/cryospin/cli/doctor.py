@@ -1,0 +1,127 @@
+"""`cryospin doctor`: what a run on this computer would use."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+Findings = dict[str, dict[str, Any]]
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Show the versions, devices, threads and kernels that a run would use."""
+    findings = examine()
+    print(json.dumps(findings, indent=2) if as_json else _as_text(findings))
+
+
+def examine() -> Findings:
+    """All findings, section by section."""
+    return {
+        "versions": _versions(),
+        "devices": _devices(),
+        "threads": _threads(),
+        "kernels": _kernels(),
+        "compile cache": _compile_cache(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Version of everything that has a hand in the result."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    def installed(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "not installed"
+
+    names = ("cryospin", "torch", "numba", "numpy", "scipy", "pandas", "starfile", "mrcfile", "gemmi", "torch-ctf", "roma")
+    return {"python": platform.python_version(), "system": platform.platform(), **{n: installed(n) for n in names}}
+
+
+def _devices() -> dict[str, str]:
+    """The processor and every CUDA device with its memory."""
+    import llvmlite.binding as llvm
+    import torch
+
+    found = {"cpu": llvm.get_host_cpu_name()}
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        found[f"cuda:{index}"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
+    if len(found) == 1:
+        built = torch.version.cuda is not None
+        found["cuda"] = "none found" if built else "none: this PyTorch is built without CUDA"
+    return found
+
+
+def _threads() -> dict[str, int]:
+    """Cores there are, cores this process may use, and threads torch and the kernels take."""
+    import os
+
+    import torch
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cores": os.cpu_count() or 1, "cores allowed": allowed or 1, "in use": torch.get_num_threads()}
+
+
+def _kernels() -> dict[str, str]:
+    """Which kernels there are for each kind of device."""
+    import importlib.util
+
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    widest = next((name for name in ("avx512f", "avx2", "avx", "neon") if features.get(name)), "no vector unit known")
+    cuda = importlib.util.find_spec("cryospin.kernels.cuda") is not None
+    return {"cpu": f"numba, {widest}", "cuda": "Triton" if cuda else "none in this version"}
+
+
+def _compile_cache() -> dict[str, Any]:
+    """Where compiled kernels are kept and how many of them are there already."""
+    kernels = _compiled_functions()
+    folders = sorted({k.stats.cache_path for k in kernels})
+    ready = sum(_is_cached(k) for k in kernels)
+    state = "ready" if ready == len(kernels) else "empty" if ready == 0 else "in part"
+    note = "" if state == "ready" else "the first run compiles what is missing, which takes about a minute"
+    return {"state": f"{state} ({note})" if note else state, "compiled": f"{ready} of {len(kernels)}", "folders": folders}
+
+
+def _compiled_functions() -> list[Any]:
+    """The numba functions that are called from Python and therefore compiled into the cache."""
+    import importlib
+    import pkgutil
+
+    from numba.core.registry import CPUDispatcher
+
+    from cryospin.kernels import cpu
+
+    found = {}
+    for module in pkgutil.iter_modules(cpu.__path__, f"{cpu.__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, CPUDispatcher) and value.targetoptions.get("inline") != "always":
+                found[f"{value.__module__}.{value.__qualname__}"] = value
+    return list(found.values())
+
+
+def _is_cached(kernel: Any) -> bool:
+    """Whether the cache holds an index for this version of a function."""
+    from pathlib import Path
+
+    code = kernel.py_func.__code__
+    pattern = f"{Path(code.co_filename).stem}.{kernel.__qualname__}-{code.co_firstlineno}.*.nbi"
+    return any(Path(kernel.stats.cache_path).glob(pattern))
+
+
+def _as_text(findings: Findings) -> str:
+    """The findings as aligned lines under headings."""
+    lines = []
+    for section, entries in findings.items():
+        lines.append(section.capitalize())
+        for name, value in entries.items():
+            lines += [f"  {name:<14} {item}" for item in (value if isinstance(value, list) else [value])]
+    return "\n".join(lines)

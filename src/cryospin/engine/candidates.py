@@ -1,0 +1,104 @@
+"""New pose candidates for images, from whatever proposes them, brought to their optimum."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cryospin.fourier import FourierGrid
+from cryospin.kernels.types import Observations, Poses
+from cryospin.poses.gauss_newton import refine_poses
+from cryospin.poses.modes import Modes
+from cryospin.proposals.grid import GridSearch
+from cryospin.proposals.heads import HeadProposals
+
+_CHUNK = 1000
+_STEPS = 3
+_GRID_SHELL = 9
+_GRID_POSES = 12
+_TURNS = 4
+_LEARN_BATCH, _LEARN_IMAGES = 100, 6000
+
+
+class Proposer(Protocol):
+    """What suggests poses; its candidates bear the names of their sources."""
+
+    names: list[str]
+
+    def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations) -> tuple[Poses, Tensor]:
+        """Candidates for each image, and which of `names` each came from."""
+
+    def learn(self, observations: Observations, winners: Poses) -> None:
+        """Take note of which pose won for each image."""
+
+
+class GridProposer:
+    """The best poses of a low-frequency grid over all rotations and shifts."""
+
+    names = ["grid"]
+
+    def __init__(self, search: GridSearch) -> None:
+        self.search = search
+
+    def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations) -> tuple[Poses, Tensor]:
+        poses = self.search.propose(volume, grid, observations.up_to(_GRID_SHELL), _GRID_POSES)
+        return poses, torch.zeros_like(poses.image)
+
+    def learn(self, observations: Observations, winners: Poses) -> None:
+        """A grid has nothing to learn."""
+
+
+class HeadProposer:
+    """The heads' poses for an image and for its quarter turns, which tells more views apart."""
+
+    def __init__(self, heads: HeadProposals) -> None:
+        self.heads = heads
+        self.names = [f"head {i + 1}" for i in range(heads.encoder.heads)]
+
+    def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations) -> tuple[Poses, Tensor]:
+        poses = self.heads.propose(observations, _TURNS)
+        return poses, torch.arange(len(poses.image)) % (len(self.names) * _TURNS) % len(self.names)
+
+    def learn(self, observations: Observations, winners: Poses) -> None:
+        """One pass over the images, or over so many of them that it stays short."""
+        order = torch.randperm(len(winners.image), generator=self.heads.generator)[:_LEARN_IMAGES]
+        for rows in order.split(_LEARN_BATCH):
+            self.heads.learn(observations, winners.take(rows))
+
+
+def search(
+    proposers: list[Proposer],
+    volume: Tensor,
+    grid: FourierGrid,
+    observations: Observations,
+    rows: Tensor,
+    *,
+    shift_sd: float,
+    merge: float,
+    worse_by: float,
+    at_most: int,
+) -> Modes:
+    """Candidates of every proposer for some images, optimised, as distinct modes.
+
+    rows: images to search for, int64 `(m,)`; the modes' `image` counts among all observations
+    merge, worse_by, at_most: see `Modes.distinct`
+    returns: modes whose `source` counts the proposers' names one after another
+    """
+    found = []
+    for some in rows.split(_CHUNK):
+        few = observations.take(some)
+        offset = 0
+        for proposer in proposers:
+            poses, source = proposer.propose(volume, grid, few)
+            poses, misfit = refine_poses(volume, grid, few, poses, steps=_STEPS, shift_sd=shift_sd)
+            poses = poses._replace(image=some[poses.image])
+            found.append(Modes(poses, misfit, source + offset).distinct(merge, worse_by, at_most))
+            offset += len(proposer.names)
+    return Modes.join(*found)
+
+
+def source_names(proposers: list[Proposer]) -> list[str]:
+    """What the modes' `source` counts: the proposers' names, then poses kept from before."""
+    return [name for proposer in proposers for name in proposer.names] + ["kept"]

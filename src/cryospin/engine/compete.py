@@ -1,0 +1,151 @@
+"""Competition: several poses of every image against each other until one wins.
+
+In each round new candidates (from a grid, from the heads, or both) meet the modes an image already has; Gauss-Newton
+brings each to its optimum, near-equal ones merge and hopeless ones go. Then a few passes of soft EM let the
+volume follow. Frequencies rise from round to round, so modes that low frequencies cannot tell apart (a pseudo-symmetry)
+stay alive until one frequency can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryospin.engine.candidates import Proposer, search, source_names
+from cryospin.engine.problem import Problem
+from cryospin.engine.record import EpochRecord
+from cryospin.fourier import FourierGrid
+from cryospin.geometry.rotations import distance_deg
+from cryospin.kernels.types import Observations
+from cryospin.noise import residual_power, weighted
+from cryospin.poses.gauss_newton import refine_poses
+from cryospin.poses.modes import Modes
+from cryospin.volume.accumulated import AccumulatedVolume
+
+_PASSES = 4
+_STEPS = 2
+_WORSE_BY, _AT_MOST = 20.0, 12
+_MERGE = 0.5
+"""Rotations closer than this over the frequency limit, in radians, are one mode."""
+
+
+@dataclass
+class Standing:
+    """Where a competition stands.
+
+    images: rows of the problem that take part
+    density: the map
+    noise: power of each shell
+    modes: the images' hypotheses, their `image` counted among `images`; None before the first round
+    """
+
+    images: Tensor
+    density: Tensor
+    noise: Tensor
+    modes: Modes | None = None
+
+
+class Competition:
+    """Rounds of candidates against each other.
+
+    standing: from the exploration; updated by each round
+    proposers: what suggests candidates
+    """
+
+    stage = "compete"
+
+    def __init__(self, problem: Problem, standing: Standing, proposers: list[Proposer]) -> None:
+        self.problem, self.standing, self.proposers = problem, standing, proposers
+        self.names = source_names(proposers)
+        self.margin = self.moved = float("nan")
+
+    def round(self, radius: int) -> EpochRecord:
+        """New candidates at a frequency limit, then soft EM."""
+        radius = min(radius, self.problem.last_shell)
+        observations = self._observations(radius)
+        before = self.standing.modes.best() if self.standing.modes is not None else None
+        modes = self._candidates(observations, radius)
+        modes = self._follow(modes, radius)
+        self.standing.modes = modes
+        best = modes.best()
+        for proposer in self.proposers:
+            proposer.learn(weighted(observations, self.standing.noise), best.poses)
+        change = distance_deg(best.poses.rotation, before.poses.rotation) if before is not None else None
+        self._judge(modes, change, radius)
+        return EpochRecord(
+            self.stage,
+            self.problem.angstrom(radius),
+            float(best.misfit.mean()),
+            pose_change_deg=float(change.median()) if change is not None else None,
+            winners=torch.bincount(best.source, minlength=len(self.names)).tolist(),
+            winner_names=self.names,
+        )
+
+    def explained(self, radius: int) -> float:
+        """Share of the images' information up to a shell that their best poses account for; about 1 when right."""
+        assert self.standing.modes is not None, "no round was run yet"
+        best = self.standing.modes.best()
+        return -float(best.misfit.mean()) / float(self.problem.information[min(radius, self.problem.last_shell)])
+
+    def _observations(self, radius: int) -> Observations:
+        return self.problem.observations.up_to(radius).take(self.standing.images)
+
+    def _candidates(self, observations: Observations, radius: int) -> Modes:
+        """New and kept hypotheses, each at its optimum, as distinct modes."""
+        problem = self.problem
+        some = weighted(observations, self.standing.noise)
+        volume, grid = problem.masked_volume(self.standing.density, radius)
+        parts = []
+        if self.standing.modes is not None:
+            kept = self.standing.modes
+            poses, misfit = refine_poses(volume, grid, some, kept.poses, steps=_STEPS, shift_sd=problem.shift_sd)
+            parts.append(Modes(poses, misfit, torch.full_like(kept.source, len(self.names) - 1)))
+        everyone = torch.arange(len(some.images))
+        parts.append(
+            search(
+                self.proposers,
+                volume,
+                grid,
+                some,
+                everyone,
+                shift_sd=problem.shift_sd,
+                merge=_MERGE / radius,
+                worse_by=_WORSE_BY,
+                at_most=_AT_MOST,
+            )
+        )
+        return self._distinct(Modes.join(*parts), radius)
+
+    def _follow(self, modes: Modes, radius: int) -> Modes:
+        """Soft EM: the volume, the noise and the modes in turn."""
+        observations = self._observations(radius)
+        for step in range(_PASSES):
+            some = weighted(observations, self.standing.noise)
+            if step:
+                volume, grid = self.problem.masked_volume(self.standing.density, radius)
+                poses, misfit = refine_poses(
+                    volume, grid, some, modes.poses, steps=_STEPS, shift_sd=self.problem.shift_sd
+                )
+                modes = self._distinct(modes.with_poses(poses, misfit), radius)
+            accumulated = AccumulatedVolume(FourierGrid(radius), self.problem.group)
+            accumulated.add(some, modes.poses, modes.responsibilities())
+            self.standing.density = accumulated.solve(self.problem.signal, radius)
+            volume, grid = self.problem.masked_volume(self.standing.density, radius)
+            residual = residual_power(volume, grid, some, modes.best().poses)
+            self.standing.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])
+        return modes
+
+    def _distinct(self, modes: Modes, radius: int) -> Modes:
+        return modes.distinct(_MERGE / radius, _WORSE_BY, _AT_MOST)
+
+    def _judge(self, modes: Modes, change: Tensor | None, radius: int) -> None:
+        """How many images still change their mind, and how many have one mode that clearly leads."""
+        ranked, rank = modes.ranked()
+        lead = torch.full((len(self.standing.images),), torch.inf, dtype=torch.float64)
+        second = rank == 1
+        first = ranked.best().misfit
+        lead[ranked.poses.image[second]] = ranked.misfit[second] - first[ranked.poses.image[second]]
+        self.margin = float((lead > 3).double().mean())
+        self.moved = float("nan") if change is None else float((change > 57.3 / radius).double().mean())

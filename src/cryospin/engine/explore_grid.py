@@ -1,0 +1,103 @@
+"""Exploration by annealed stochastic EM: from nothing to a low-resolution map.
+
+Each batch of images is spread over its posterior on a grid of all poses and inserted in a volume that slowly forgets.
+The frequency limit rises and the posterior sharpens together, which lets the overall shape settle before details
+can lock it in. The posterior is never made sharper than it is: overconfidence builds patchworks of
+locally right domains.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cryospin.engine.problem import Problem
+from cryospin.engine.record import EpochRecord
+from cryospin.fourier import FourierGrid
+from cryospin.geometry.rotations import random_rotations
+from cryospin.kernels.types import Poses
+from cryospin.noise import residual_power, weighted
+from cryospin.poses.gauss_newton import refine_poses
+from cryospin.proposals.grid import GridSearch
+from cryospin.volume.accumulated import AccumulatedVolume
+
+_EPOCHS, _BATCHES = 6, 10
+_RAMP = 0.8
+"""The anneal ends at this fraction of the batches; the rest let the volume catch up."""
+
+_PERPLEXITY = (500.0, 10.0)
+_FIRST_NATS, _LAST_NATS = 5.0, 80.0
+_FIRST_SHELLS, _LAST_SHELLS = (3, 8), (8, 9)
+_BATCH = (200, 2000)
+_BATCH_NATS = 30_000.0
+"""Images in a batch carry about this much information at the last frequency limit."""
+
+_MEMORY = 0.9
+_NOISE_MEMORY = 0.8
+_FIRST_IMAGES = 500
+
+
+class GridExploration:
+    """Annealed EM over a grid of poses."""
+
+    stage = "explore"
+    epochs = _EPOCHS
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self.problem = problem
+        self.generator = torch.Generator().manual_seed(seed)
+        self.search = GridSearch(problem.shift_sd, problem.shift_limit, self.generator)
+        self.first = problem.shell_with(_FIRST_NATS, *_FIRST_SHELLS)
+        self.last = problem.shell_with(_LAST_NATS, *_LAST_SHELLS)
+        least, most = _BATCH
+        self.batch = int(min(max(_BATCH_NATS / float(problem.information[self.last]), least), most, len(problem)))
+        self.noise = problem.total.clone()
+        self.volume = AccumulatedVolume(FourierGrid(self.last), problem.group)
+        self.queue = torch.empty(0, dtype=torch.long)
+        self.done = 0
+        self._start_anywhere()
+
+    def epoch(self) -> EpochRecord:
+        """Ten batches."""
+        loss = sum(self._batch() for _ in range(_BATCHES)) / _BATCHES
+        return EpochRecord(self.stage, self.problem.angstrom(self._limit()[0]), loss)
+
+    def map(self) -> Tensor:
+        """The map as it stands."""
+        return self.volume.solve(self.problem.signal, self.last)
+
+    def _start_anywhere(self) -> None:
+        """A first volume from a few images in random poses: noise of about the right spectrum."""
+        rows = self._next(min(_FIRST_IMAGES, len(self.problem)))
+        some = weighted(self.problem.observations.up_to(self.last).take(rows), self.noise)
+        rotations = random_rotations(len(rows), self.generator)
+        poses = Poses(torch.arange(len(rows)), rotations, torch.zeros(len(rows), 2))
+        self.volume.add(some, poses, torch.ones(len(rows)))
+
+    def _limit(self) -> tuple[int, float]:
+        """Frequency limit and perplexity of the batch to come."""
+        ramp = min(1.0, self.done / (_RAMP * _EPOCHS * _BATCHES))
+        broad, narrow = _PERPLEXITY
+        return round(self.first + (self.last - self.first) * ramp), broad * (narrow / broad) ** ramp
+
+    def _batch(self) -> float:
+        """One expectation and maximisation step; returns the mean misfit."""
+        radius, perplexity = self._limit()
+        rows = self._next(self.batch)
+        some = weighted(self.problem.observations.up_to(radius).take(rows), self.noise)
+        volume, grid = self.problem.masked_volume(self.volume.solve(self.problem.signal, radius), radius)
+        found = self.search.expectation(volume, grid, some, perplexity, sharpest=1.0)
+        _, misfit = refine_poses(volume, grid, some, found.best, steps=0, shift_sd=self.problem.shift_sd)
+        self.volume.fade(_MEMORY)
+        self.volume.add_slices(found.rotations, some.disc, found.sums.numerator, found.sums.denominator)
+        residual = residual_power(volume, grid, some, found.best)
+        self.noise[: radius + 1] = _NOISE_MEMORY * self.noise[: radius + 1] + (1 - _NOISE_MEMORY) * residual
+        self.done += 1
+        return float(misfit.mean())
+
+    def _next(self, count: int) -> Tensor:
+        """The next images of an endless shuffled queue."""
+        while len(self.queue) < count:
+            self.queue = torch.cat([self.queue, self.problem.order(self.generator)])
+        rows, self.queue = self.queue[:count], self.queue[count:]
+        return rows.sort().values

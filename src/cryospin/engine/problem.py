@@ -1,0 +1,96 @@
+"""What a run reconstructs from: everything that is fixed once the images are packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryospin.fourier import FourierGrid, map_to_grid
+from cryospin.kernels.types import Observations
+from cryospin.noise import estimate_spectra, information
+from cryospin.volume.mask import spherical_mask
+
+_SHIFT_SD, _SHIFT_LIMIT = 0.03, 0.08
+"""Prior of the particle's displacement and the farthest searched, fractions of the box."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Packed images with what is known of them before any pose is.
+
+    observations: all images; their weights are 1, a stage sets its own
+    pixel_size: Å, at the run's box
+    mask_diameter: the particle's, fraction of the box
+    group: point group imposed, `(order, 3, 3)`
+    last_shell: no frequency beyond this is used, cycles per box
+    total: mean power of the images in each shell, float64 `(radius + 1,)`
+    noise, signal: first estimates of the noise power and of the volume's power before the CTF, like `total`
+    information: nats by which the right pose of an average image beats no particle, up to each shell
+    """
+
+    observations: Observations
+    pixel_size: float
+    mask_diameter: float
+    group: Tensor
+    last_shell: int
+    total: Tensor
+    noise: Tensor
+    signal: Tensor
+    information: Tensor
+
+    @classmethod
+    def pose(
+        cls, observations: Observations, pixel_size: float, *, mask_diameter: float, group: Tensor, last_shell: int
+    ) -> Problem:
+        """Estimate the spectra of packed images."""
+        spectra = estimate_spectra(observations)
+        return cls(
+            observations=observations,
+            pixel_size=pixel_size,
+            mask_diameter=mask_diameter,
+            group=group,
+            last_shell=min(last_shell, observations.disc.radius),
+            total=spectra.total,
+            noise=spectra.noise,
+            signal=spectra.signal,
+            information=information(observations, spectra),
+        )
+
+    def __len__(self) -> int:
+        return len(self.observations.images)
+
+    @property
+    def box(self) -> int:
+        """Pixels."""
+        return self.observations.box
+
+    @property
+    def shift_sd(self) -> float:
+        """Standard deviation of the prior on displacements, pixels."""
+        return _SHIFT_SD * self.box
+
+    @property
+    def shift_limit(self) -> float:
+        """Farthest displacement searched, pixels."""
+        return _SHIFT_LIMIT * self.box
+
+    def shell_with(self, nats: float, least: int, most: int) -> int:
+        """First shell up to which an image carries this much information, within bounds."""
+        enough = (self.information >= nats).nonzero()
+        shell = int(enough[0]) if len(enough) else most
+        return min(max(shell, least), most, self.last_shell)
+
+    def angstrom(self, shell: float) -> float:
+        """Resolution in Å of a frequency in cycles per box."""
+        return self.box * self.pixel_size / max(shell, 1e-9)
+
+    def masked_volume(self, density: Tensor, radius: int) -> tuple[Tensor, FourierGrid]:
+        """Lattice of a map within the particle's sphere, ready to be sliced up to a frequency limit."""
+        grid = FourierGrid(radius)
+        return map_to_grid(density * spherical_mask(density.shape[-1], self.mask_diameter), grid), grid
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """All images in random order."""
+        return torch.randperm(len(self), generator=generator)

@@ -1,0 +1,92 @@
+"""Two half maps, what they agree on, and the filter that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryospin.evaluation.fsc import fourier_shell_correlation, shell_of_voxels
+from cryospin.fourier import FourierGrid
+from cryospin.volume.accumulated import AccumulatedVolume
+
+_HIGHEST_FSC = 0.9995
+_LEAST_SSNR = 1e-4
+_FLOOR = 1e-2
+
+
+@dataclass(frozen=True)
+class HalfMaps:
+    """Sums of two independent halves of the images, on one lattice."""
+
+    first: AccumulatedVolume
+    second: AccumulatedVolume
+
+    @property
+    def grid(self) -> FourierGrid:
+        return self.first.grid
+
+    @property
+    def both(self) -> AccumulatedVolume:
+        """All images together."""
+        out = AccumulatedVolume(self.grid, self.first.group)
+        out.numerator = self.first.numerator + self.second.numerator
+        out.denominator = self.first.denominator + self.second.denominator
+        return out
+
+    def unfiltered(self, box: int) -> tuple[Tensor, Tensor]:
+        """The half maps without any filter: `(box, box, box)` each."""
+        return _unfiltered(self.first, box), _unfiltered(self.second, box)
+
+    def prior_power(self, fsc: Tensor) -> Tensor:
+        """Power of the volume in each shell that an FSC between the halves implies, for `AccumulatedVolume.solve`.
+
+        A half map's signal-to-noise ratio is `FSC / (1 - FSC)`, and its noise is one over its weights. The curve
+        is cut where it first touches zero: beyond that nothing is known.
+        """
+        count = self.grid.radius + 1
+        curve = torch.zeros(count, dtype=torch.float64)
+        curve[: min(count, len(fsc))] = fsc[:count]
+        below = (curve[1:] <= 0.02).nonzero()
+        if len(below):
+            curve[int(below[0]) + 1 :] = 0
+        curve[0] = curve[1]
+        curve = curve.clamp(0, _HIGHEST_FSC)
+        ratio = (curve / (1 - curve)).clamp_min(_LEAST_SSNR)
+        weight = 0.5 * (self.first.shell_average(self.first.denominator) + self.second.shell_average(self.second.denominator))
+        return ratio / weight.clamp_min(1e-12)
+
+
+def masked_fsc(maps: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    """FSC of two maps within a mask, float64 `(d // 2,)`."""
+    return fourier_shell_correlation(maps[0] * mask, maps[1] * mask)
+
+
+def randomised_fsc(maps: tuple[Tensor, Tensor], mask: Tensor, shell: int, seed: int = 0) -> Tensor:
+    """FSC within a mask of maps whose phases beyond a shell are random: what the mask alone correlates."""
+    generator = torch.Generator().manual_seed(seed)
+    scrambled = [_random_phases(m, shell, generator) * mask for m in maps]
+    return fourier_shell_correlation(scrambled[0], scrambled[1])
+
+
+def corrected_fsc(masked: Tensor, randomised: Tensor, shell: int) -> Tensor:
+    """FSC with the mask's own correlation taken off beyond the shell of randomisation (Chen et al., 2013)."""
+    out = masked.clone()
+    beyond = slice(shell + 2, None)
+    out[beyond] = (masked[beyond] - randomised[beyond]) / (1 - randomised[beyond]).clamp_min(1e-6)
+    return out
+
+
+def _unfiltered(volume: AccumulatedVolume, box: int) -> Tensor:
+    """Data over weights, with a floor that only empty corners feel."""
+    return volume.solve(1 / (_FLOOR * volume.shell_average(volume.denominator)).clamp_min(1e-12), box=box)
+
+
+def _random_phases(density: Tensor, shell: int, generator: torch.Generator) -> Tensor:
+    """A map with the phases of white noise beyond a shell."""
+    spectrum = torch.fft.rfftn(density)
+    noise = torch.fft.rfftn(torch.randn(density.shape, generator=generator))
+    random = spectrum.abs() * noise / noise.abs().clamp_min(1e-12)
+    beyond = shell_of_voxels(density.shape[-1]) > shell
+    return torch.fft.irfftn(torch.where(beyond, random, spectrum), s=density.shape)
