@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cryospin.cli import doctor, report, simulate
+from cryospin.cli import doctor, evaluate, reconstruct, report, simulate
 from cryospin.errors import InputError
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -72,6 +72,8 @@ def _options(
 
 
 app.command("simulate")(simulate.simulate)
+app.command("reconstruct")(reconstruct.reconstruct)
+app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 

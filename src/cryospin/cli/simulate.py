@@ -60,7 +60,7 @@ def simulate(
         tuple[float, float],
         typer.Option(
             metavar="MIN MAX",
-            help="Range of underfocus in Å; images are spread evenly over it, so that zeros of one CTF are filled by others.",
+            help="Range of underfocus in Å; images are spread evenly over it, so that images fill each other's CTF zeros.",
             rich_help_panel=_MICROSCOPE,
         ),
     ] = (10000.0, 25000.0),
@@ -130,7 +130,9 @@ def _check_images(n: int, box: int, pixel_size: float) -> None:
     """Raise `InputError` for images that cannot be made."""
     _require(n > 0, f"--n {n} is no number of images", "Give for instance 3000")
     _require(
-        box >= _SMALLEST_BOX and box % 2 == 0, f"--box {box} is too small or odd", f"Give an even number from {_SMALLEST_BOX}"
+        box >= _SMALLEST_BOX and box % 2 == 0,
+        f"--box {box} is too small or odd",
+        f"Give an even number, {_SMALLEST_BOX} or more",
     )
     _require(pixel_size > 0, f"--pixel-size {pixel_size:g} is not positive", "Give Å per pixel")
 

@@ -18,7 +18,6 @@ _CHUNK = 1000
 _STEPS = 3
 _GRID_SHELL = 9
 _GRID_POSES = 12
-_TURNS = 4
 _LEARN_BATCH, _LEARN_IMAGES = 100, 6000
 
 
@@ -51,21 +50,27 @@ class GridProposer:
 
 
 class HeadProposer:
-    """The heads' poses for an image and for its quarter turns, which tells more views apart."""
+    """The heads' poses for an image; they stay silent until they have learned something.
 
-    def __init__(self, heads: HeadProposals) -> None:
-        self.heads = heads
+    turns: also look at the image turned in the plane, by this many equal steps, for more variety
+    """
+
+    def __init__(self, heads: HeadProposals, turns: int = 1, *, trained: bool = False) -> None:
+        self.heads, self.turns, self.trained = heads, turns, trained
         self.names = [f"head {i + 1}" for i in range(heads.encoder.heads)]
 
     def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations) -> tuple[Poses, Tensor]:
-        poses = self.heads.propose(observations, _TURNS)
-        return poses, torch.arange(len(poses.image)) % (len(self.names) * _TURNS) % len(self.names)
+        poses = self.heads.propose(observations, self.turns)
+        if not self.trained:
+            poses = poses.take(torch.empty(0, dtype=torch.long))
+        return poses, torch.arange(len(poses.image)) % len(self.names)
 
     def learn(self, observations: Observations, winners: Poses) -> None:
         """One pass over the images, or over so many of them that it stays short."""
         order = torch.randperm(len(winners.image), generator=self.heads.generator)[:_LEARN_IMAGES]
         for rows in order.split(_LEARN_BATCH):
             self.heads.learn(observations, winners.take(rows))
+        self.trained = True
 
 
 def search(
@@ -86,16 +91,18 @@ def search(
     merge, worse_by, at_most: see `Modes.distinct`
     returns: modes whose `source` counts the proposers' names one after another
     """
+    counts = [0] + [len(p.names) for p in proposers[:-1]]
+    offsets = [sum(counts[: i + 1]) for i in range(len(counts))]
     found = []
     for some in rows.split(_CHUNK):
         few = observations.take(some)
-        offset = 0
-        for proposer in proposers:
+        for proposer, offset in zip(proposers, offsets, strict=True):
             poses, source = proposer.propose(volume, grid, few)
+            if len(source) == 0:
+                continue
             poses, misfit = refine_poses(volume, grid, few, poses, steps=_STEPS, shift_sd=shift_sd)
             poses = poses._replace(image=some[poses.image])
             found.append(Modes(poses, misfit, source + offset).distinct(merge, worse_by, at_most))
-            offset += len(proposer.names)
     return Modes.join(*found)
 
 

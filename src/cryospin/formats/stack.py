@@ -100,5 +100,5 @@ def create_stack(path: Path, shape: tuple[int, int, int], pixel_size: float) -> 
 
 def write_stack(path: Path, images: Tensor, pixel_size: float) -> None:
     """Write images `(n, D, D)` as a float32 stack, whole or not at all; `pixel_size` in Å."""
-    with whole(path) as temporary, create_stack(temporary, tuple(images.shape), pixel_size) as handle:
+    with whole(path) as temporary, create_stack(temporary, (len(images), *images.shape[1:]), pixel_size) as handle:
         handle.data[:] = images.numpy()

@@ -73,21 +73,30 @@ def read_star(path: str | Path, datadir: Path | None = None) -> ParticleTable:
     if len(rows) == 0:
         raise InputError("the table holds no particles", where=path, remedy="Check how it was selected or exported")
     optics_rows = _optics_row_of_each(text)
-    pixel = _numbers(text.optics, "rlnImagePixelSize", path, "optics")[np.unique(optics_rows)]
-    if len(np.unique(pixel)) > 1 or not pixel[0] > 0:
-        raise InputError(
-            f"optics groups have pixel sizes of {', '.join(f'{p:g}' for p in np.unique(pixel))} Å",
-            where=path,
-            remedy="Give particles of one positive pixel size",
-        )
+    pixel_size = _pixel_size(text, optics_rows)
     return ParticleTable(
         path=path,
         images=_locations(rows, path, datadir),
         optics=_optics(text, optics_rows),
-        pixel_size=float(pixel[0]),
-        poses=_poses(rows, path),
+        pixel_size=pixel_size,
+        poses=_poses(rows, path, pixel_size),
         source=text,
     )
+
+
+def read_poses(path: str | Path) -> GivenPoses:
+    """The poses of a table alone; its images need not be there.
+
+    raises: `InputError` where there are none
+    """
+    path = Path(path)
+    text = read_star_text(path)
+    poses = _poses(text.particles, path, _pixel_size(text, _optics_row_of_each(text)))
+    if poses is None:
+        raise InputError(
+            f"has no poses ({', '.join(ANGLES)})", where=path, remedy="Give a table of particles that were aligned"
+        )
+    return poses
 
 
 def read_star_text(path: Path) -> StarText:
@@ -105,7 +114,8 @@ def read_star_text(path: Path) -> StarText:
 def write_star(path: str | Path, blocks: dict[str, pd.DataFrame | dict[str, str]]) -> None:
     """Write STAR blocks, whole or not at all."""
     with whole(path) as temporary:
-        starfile.write(blocks, temporary, sep=" ")
+        # Tabs between the values, since values may hold spaces.
+        starfile.write(blocks, temporary, sep="\t", na_rep="nan")
 
 
 def star_with_poses(
@@ -136,6 +146,7 @@ def _optics_row_of_each(text: StarText) -> np.ndarray:
         raise InputError(
             f"particle {row + 1} is in optics group {rows['rlnOpticsGroup'].iloc[row]}, which the optics block lacks",
             where=text.path,
+            remedy="Add the group to the optics block, or remove its particles",
         )
     return rows["rlnOpticsGroup"].map(numbers).to_numpy(np.int64, copy=True)
 
@@ -162,13 +173,25 @@ def _optics(text: StarText, optics_rows: np.ndarray) -> Optics:
     )
 
 
-def _poses(rows: pd.DataFrame, path: Path) -> GivenPoses | None:
+def _pixel_size(text: StarText, optics_rows: np.ndarray) -> float:
+    """The one pixel size of all particles, Å."""
+    pixel = np.unique(_numbers(text.optics, "rlnImagePixelSize", text.path, "optics")[np.unique(optics_rows)])
+    if len(pixel) > 1 or not pixel[0] > 0:
+        raise InputError(
+            f"optics groups have pixel sizes of {', '.join(f'{p:g}' for p in pixel)} Å",
+            where=text.path,
+            remedy="Give particles of one positive pixel size",
+        )
+    return float(pixel[0])
+
+
+def _poses(rows: pd.DataFrame, path: Path, pixel_size: float) -> GivenPoses | None:
     """The table's poses, if it has angles."""
     if not all(name in rows for name in ANGLES):
         return None
     angles = np.stack([_numbers(rows, name, path, "particles") for name in ANGLES], axis=1)
     origins = np.stack([_numbers(rows, name, path, "particles", 0.0) for name in ORIGINS], axis=1)
-    return GivenPoses(from_relion_angles(torch.from_numpy(angles)), -torch.from_numpy(origins))
+    return GivenPoses(from_relion_angles(torch.from_numpy(angles)), -torch.from_numpy(origins), pixel_size)
 
 
 def _locations(rows: pd.DataFrame, path: Path, datadir: Path | None) -> ImageLocation:
@@ -178,7 +201,11 @@ def _locations(rows: pd.DataFrame, path: Path, datadir: Path | None) -> ImageLoc
     parts = rows["rlnImageName"].str.extract(r"^(?:(\d+)@)?(.+)$")
     number = parts[0].fillna("1").astype(np.int64).to_numpy()
     if (number < 1).any():
-        raise InputError(f"row {int(np.argmin(number)) + 1}: rlnImageName counts images from 1", where=path)
+        raise InputError(
+            f"row {int(np.argmin(number)) + 1}: rlnImageName counts images from 1",
+            where=path,
+            remedy="Write the first image of a stack as 000001@stack.mrcs",
+        )
     codes, names = pd.factorize(parts[1])
     files = [find_stack(str(name), path, datadir) for name in names]
     return ImageLocation(files, codes.astype(np.int64), number - 1)

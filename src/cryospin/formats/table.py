@@ -17,10 +17,12 @@ class GivenPoses:
     """Poses that came with a table.
 
     rotation: float64 `(N, 3, 3)`; shift: float64 `(N, 2)`, displacement of the particle (x, y) in Å
+    pixel_size: Å, of the images the poses are of
     """
 
     rotation: Tensor
     shift: Tensor
+    pixel_size: float
 
 
 @dataclass(frozen=True)

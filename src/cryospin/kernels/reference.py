@@ -25,7 +25,7 @@ def sample(volume: Tensor, grid: FourierGrid, points: Tensor) -> Tensor:
     """Trilinear values of a volume at any frequencies `(..., 3)` (x, y, z), cycles per box: complex `(...)`."""
     flat = volume.flatten()
     flipped, corners = _corners(grid, points)
-    values = sum(flat[index] * weight for index, weight in corners)
+    values = sum((flat[index] * weight for index, weight in corners), torch.zeros(()))
     return torch.where(flipped, values.conj(), values)
 
 

@@ -83,9 +83,10 @@ class Modes:
         keep = torch.ones(len(ranked), dtype=torch.bool)
         # Chordal distance squared is 2 angle^2 for small angles.
         nearest = 2 * angle**2
-        for back in range(1, int(rank.max()) + 1):
-            later = (rank >= back).nonzero()[:, 0]
-            earlier = later - back
+        for judge in range(int(rank.max())):
+            later = (rank > judge).nonzero()[:, 0]
+            earlier = later - rank[later] + judge
+            # Whether the judge itself is kept was settled by those before it.
             later, earlier = later[keep[earlier]], earlier[keep[earlier]]
             near = chordal_distance_squared(ranked.poses.rotation[later], ranked.poses.rotation[earlier]) < nearest
             keep[later[near]] = False

@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         self.branch = nn.ModuleList(nn.Sequential(nn.Linear(512, 128), nn.ReLU(), nn.Linear(128, 8)) for _ in range(heads))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images `(n, 1, 24, 24)` to rotations `(n, M, 3, 3)` and shifts `(n, M, 2)` in fractions of the box."""
+        """Images `(n, 1, 24, 24)` to rotations `(n, M, 3, 3)` and shifts `(n, M, 2)` in fractions of the box."""
         seen = self.trunk(images)
         out = torch.stack([branch(seen) for branch in self.branch], dim=1)
         return from_six_numbers(out[..., :6]), out[..., 6:]

@@ -79,7 +79,7 @@ def density_from_map(path: Path, box: int, pixel_size: float) -> Tensor:
     return _fit(resample_map(density, resampled), box)
 
 
-def _first_model(structure: gemmi.Structure) -> gemmi.FlatAtoms | list:
+def _first_model(structure: gemmi.Structure) -> list[gemmi.CRA]:
     """Atoms of the first model with their places in the hierarchy."""
     return list(structure[0].all())
 

@@ -160,6 +160,7 @@ def _write_tables(out: Path, optics: Optics, rotation: Tensor, shift: Tensor, pi
     )
     angles = to_relion_angles(rotation).numpy()
     origin = -shift.double().numpy() * pixel_size
-    truth = rows.assign(**{n: angles[:, i] for i, n in enumerate(ANGLES)}, **{n: origin[:, i] for i, n in enumerate(ORIGINS)})
+    poses = {n: angles[:, i] for i, n in enumerate(ANGLES)} | {n: origin[:, i] for i, n in enumerate(ORIGINS)}
+    truth = rows.assign(**poses)
     write_star(out / "particles.star", {"optics": group, "particles": rows})
     write_star(out / "truth.star", {"optics": group, "particles": truth})

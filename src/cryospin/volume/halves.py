@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryospin.evaluation.fsc import fourier_shell_correlation, shell_of_voxels
+from cryospin.evaluation.fsc import crossing_shell, fourier_shell_correlation, shell_of_voxels
 from cryospin.fourier import FourierGrid
 from cryospin.volume.accumulated import AccumulatedVolume
 
 _HIGHEST_FSC = 0.9995
 _LEAST_SSNR = 1e-4
 _FLOOR = 1e-2
+_RANDOMISED_BELOW = 0.8
+"""Phases are randomised from the shell on where the unmasked curve falls below this."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,32 @@ def masked_fsc(maps: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
     return fourier_shell_correlation(maps[0] * mask, maps[1] * mask)
 
 
-def randomised_fsc(maps: tuple[Tensor, Tensor], mask: Tensor, shell: int, seed: int = 0) -> Tensor:
-    """FSC within a mask of maps whose phases beyond a shell are random: what the mask alone correlates."""
+@dataclass(frozen=True)
+class FscCurves:
+    """Correlation of two half maps, float64 `(d // 2,)` each.
+
+    unmasked: of the whole boxes
+    masked: within the mask
+    randomised: within the mask, phases random beyond a shell where the masked curve is still high: what the mask alone makes
+    corrected: `masked` with that taken off (Chen et al., Ultramicroscopy 2013)
+    """
+
+    unmasked: Tensor
+    masked: Tensor
+    randomised: Tensor
+    corrected: Tensor
+
+
+def fsc_curves(maps: tuple[Tensor, Tensor], mask: Tensor, seed: int = 0) -> FscCurves:
+    """All curves of two unfiltered half maps `(d, d, d)`."""
+    unmasked, masked = fourier_shell_correlation(*maps), masked_fsc(maps, mask)
+    shell = int(crossing_shell(unmasked, _RANDOMISED_BELOW))
     generator = torch.Generator().manual_seed(seed)
-    scrambled = [_random_phases(m, shell, generator) * mask for m in maps]
-    return fourier_shell_correlation(scrambled[0], scrambled[1])
-
-
-def corrected_fsc(masked: Tensor, randomised: Tensor, shell: int) -> Tensor:
-    """FSC with the mask's own correlation taken off beyond the shell of randomisation (Chen et al., 2013)."""
-    out = masked.clone()
+    randomised = fourier_shell_correlation(*(_random_phases(m, shell, generator) * mask for m in maps))
+    corrected = masked.clone()
     beyond = slice(shell + 2, None)
-    out[beyond] = (masked[beyond] - randomised[beyond]) / (1 - randomised[beyond]).clamp_min(1e-6)
-    return out
+    corrected[beyond] = (masked[beyond] - randomised[beyond]) / (1 - randomised[beyond]).clamp_min(1e-6)
+    return FscCurves(unmasked, masked, randomised, corrected)
 
 
 def _unfiltered(volume: AccumulatedVolume, box: int) -> Tensor:

@@ -57,7 +57,7 @@ def interpolate(volume, half, padding, rotation, kx, ky, out):
 
     out: `(8, P)`: real and imaginary value, then real and imaginary derivative along x, y and z of the lattice
     """
-    nz, ny, nx, _ = volume.shape
+    _, ny, nx, _ = volume.shape
     flat = volume.reshape(volume.size)
     row, plane = 2 * nx, 2 * nx * ny
     ax, ay, az = rotation[0, 0] * padding, rotation[0, 1] * padding, rotation[0, 2] * padding

@@ -1,0 +1,62 @@
+"""`cryospin evaluate`: how good a result is, where the truth is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cryospin.cli.progress import say
+
+
+def evaluate(
+    result: Annotated[Path, typer.Argument(metavar="RUN|MAP", help="A run's folder, or a map.", show_default=False)],
+    truth_map: Annotated[Path | None, typer.Option(help="The true map (.mrc).", show_default=False)] = None,
+    truth_poses: Annotated[Path | None, typer.Option(help="The true poses (.star).", show_default=False)] = None,
+    symmetry: Annotated[str, typer.Option(help="The particle's point group, modulo which poses are compared.")] = "C1",
+    json_out: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Also write the figures to this file.", show_default=False)
+    ] = None,
+    datadir: Annotated[Path | None, typer.Option(help="Folder to look for image stacks in first.", show_default=False)] = None,
+) -> None:
+    """Compare a map and its poses with the truth: rotation, shift and hand are found first.
+
+    With the true poses of a run's images, a map is also reconstructed from those: the best that any poses could give.
+    """
+    from cryospin.evaluation.evaluate import evaluate as measure
+    from cryospin.formats.whole import whole
+
+    figures = measure(result, truth_map=truth_map, truth_poses=truth_poses, symmetry=symmetry, datadir=datadir)
+    if json_out is not None:
+        with whole(json_out) as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    say(as_table(figures))
+
+
+def as_table(figures: dict) -> str:
+    """The figures as a few aligned lines; what was not measured is left out."""
+    lines = []
+    rotation, shift = figures["rotation_error_deg"], figures["shift_error_A"]
+    if rotation:
+        lines += [
+            ("rotation error", f"median {rotation['median']:.2f}°, mean {rotation['mean']:.2f}°"),
+            ("", f"{rotation['within_5']:.1f} % within 5°, {rotation['within_10']:.1f} % within 10°"),
+            ("shift error", f"median {shift['median']:.2f} Å ({shift['median_px']:.2f} px)"),
+        ]
+    resolution, ceiling = figures["resolution_A"], figures["true_poses_A"]
+    names = {
+        "fsc_0_5": "FSC 0.5 to truth",
+        "fsc_0_143": "FSC 0.143 to truth",
+        "half_map_0_143": "half maps 0.143",
+    }
+    for key, name in names.items():
+        if resolution[key] is not None:
+            best = f"  (true poses: {ceiling[key]:.2f} Å)" if ceiling and ceiling.get(key) else ""
+            lines.append((name, f"{resolution[key]:.2f} Å{best}"))
+    if figures["map_correlation"] is not None:
+        lines.append(("map correlation", f"{figures['map_correlation']:.3f}"))
+    if figures["hand"]:
+        lines.append(("hand", f"{figures['hand']}" + (": see map_other_hand.mrc" if figures["hand"] == "flipped" else "")))
+    return "\n".join(f"{name:20s}{value}" for name, value in lines)

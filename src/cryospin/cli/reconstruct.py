@@ -1,0 +1,88 @@
+"""`cryospin reconstruct`: images to maps and poses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cryospin.cli.listening import RunListener
+from cryospin.cli.progress import progress
+
+_PARTICLE, _METHOD, _MACHINE = "Particle", "Method", "Machine"
+
+
+def reconstruct(
+    particles: Annotated[Path, typer.Argument(help="Particle table: a RELION .star file (3.1 or later).", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the results; must not hold a run yet.", show_default=False)],
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="[bold]cryospin[/]: a pose grid and a multi-head encoder compete; [bold]search[/]: the grid alone.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = "cryospin",
+    proposals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="heads|grid|both", help="What explores poses; the preset decides by default.", rich_help_panel=_METHOD
+        ),
+    ] = None,
+    box: Annotated[
+        int | None,
+        typer.Option(
+            help="Fourier-crop images to this many pixels; by default their own box, up to 128.", rich_help_panel=_METHOD
+        ),
+    ] = None,
+    max_resolution: Annotated[
+        float | None, typer.Option(help="Use no frequency beyond this, Å.", rich_help_panel=_METHOD)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="The same seed and number of threads give the same result.", rich_help_panel=_METHOD)
+    ] = 0,
+    mask_diameter: Annotated[
+        float | None,
+        typer.Option(help="Diameter of a sphere that holds the particle, Å; 84 % of the box by default.", rich_help_panel=_PARTICLE),
+    ] = None,
+    symmetry: Annotated[
+        str, typer.Option(help="Point group imposed from the start, main axis along z: C1, C3, D7, T, O, I.", rich_help_panel=_PARTICLE)
+    ] = "C1",
+    invert: Annotated[
+        bool | None,
+        typer.Option(help="Protein is dark (--invert) or white (--no-invert); detected by default.", rich_help_panel=_PARTICLE),
+    ] = None,
+    datadir: Annotated[
+        Path | None, typer.Option(help="Folder to look for image stacks in first.", rich_help_panel=_PARTICLE)
+    ] = None,
+    truth_poses: Annotated[
+        Path | None, typer.Option(help="True poses of simulated images, to follow the error in metrics.jsonl.", rich_help_panel=_PARTICLE)
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu", help="What to compute on.", rich_help_panel=_MACHINE)] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Cores to use; all by default.", rich_help_panel=_MACHINE)] = None,
+) -> None:
+    """Reconstruct a map from particle images whose poses nobody knows.
+
+    Writes the map in both hands, two half maps, a mask, the FSC, and the particle table with a pose for every image.
+    """
+    from cryospin import pipeline
+    from cryospin.settings import Settings
+
+    settings = Settings(
+        particles=particles,
+        out=out,
+        preset=preset,
+        proposals=proposals,
+        box=box,
+        mask_diameter=mask_diameter,
+        max_resolution=max_resolution,
+        symmetry=symmetry,
+        invert=invert,
+        device=device,
+        threads=threads,
+        seed=seed,
+        datadir=datadir,
+        truth_poses=truth_poses,
+    )
+    with RunListener(progress) as listener:
+        pipeline.reconstruct(settings, listener)

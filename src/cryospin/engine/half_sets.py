@@ -1,0 +1,99 @@
+"""Two half-sets of images with their maps, and what they say of noise, contrast and resolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cryospin.engine.problem import Problem
+from cryospin.evaluation.fsc import crossing_shell
+from cryospin.fourier import FourierGrid, low_pass, map_to_grid, resample_map
+from cryospin.kernels import cpu as kernels
+from cryospin.kernels.types import Observations
+from cryospin.noise import residual_power, weighted
+from cryospin.poses.modes import Modes
+from cryospin.volume.accumulated import AccumulatedVolume
+from cryospin.volume.halves import HalfMaps, masked_fsc
+from cryospin.volume.mask import outline_mask, spherical_mask
+
+_JOINED = 4
+"""Shells up to here are averaged over the halves, which keeps them in one frame."""
+
+_CONTRAST_PRIOR = 25.0
+"""Nats by which an image's contrast is held to 1."""
+
+_CONTRAST = (0.05, 3.0)
+
+
+class HalfSets:
+    """Two halves of a problem's images, each with a map of its own.
+
+    problem: the images
+    half: 0 or 1 for each image, fixed
+    noise: power of each shell
+    density: the map both halves start from, any box
+    """
+
+    def __init__(self, problem: Problem, half: Tensor, noise: Tensor, density: Tensor) -> None:
+        self.problem, self.half, self.noise = problem, half, noise
+        # On more voxels the same transform makes a fainter map, by the square of the ratio of the boxes.
+        start = resample_map(density, problem.box) * (density.shape[-1] / problem.box) ** 2
+        self.maps = (start, start)
+        self.scale = torch.ones(len(problem))
+        self.mask = spherical_mask(problem.box, problem.mask_diameter)
+        self.fsc = torch.ones(problem.box // 2, dtype=torch.float64)
+
+    @property
+    def resolved_shell(self) -> float:
+        """Where the masked half maps' FSC falls below 0.143."""
+        return crossing_shell(self.fsc, 0.143)
+
+    def observations(self, radius: int) -> Observations:
+        """All images up to a frequency limit, with the weights and contrasts as they stand."""
+        return weighted(self.problem.observations.up_to(radius), self.noise)._replace(scale=self.scale)
+
+    def volume(self, half: int, radius: int) -> tuple[Tensor, FourierGrid]:
+        """Lattice of one half's map within the mask."""
+        grid = FourierGrid(radius)
+        return map_to_grid(self.maps[half] * self.mask, grid), grid
+
+    def members(self, half: int, modes: Modes) -> Tensor:
+        """Rows of the modes that belong to one half's images."""
+        return (self.half[modes.poses.image] == half).nonzero()[:, 0]
+
+    def reconstruct(self, modes: Modes, radius: int) -> HalfMaps:
+        """Every image in its half's sums, up to a shell, spread over its modes."""
+        observations, share = self.observations(radius), modes.responsibilities()
+        sums = []
+        for half in (0, 1):
+            rows = self.members(half, modes)
+            volume = AccumulatedVolume(FourierGrid(radius), self.problem.group)
+            volume.add(observations, modes.poses.take(rows), share[rows])
+            sums.append(volume)
+        return HalfMaps(*sums)
+
+    def measure(self, best: Modes, radius: int) -> None:
+        """Contrast of each image against its half's map, then the noise that is left, up to a shell."""
+        observations = self.observations(radius)
+        residual = torch.zeros(radius + 1, dtype=torch.float64)
+        for half in (0, 1):
+            volume, grid = self.volume(half, radius)
+            poses = best.poses.take(self.members(half, best))
+            equations = kernels.normal_equations(volume, grid, observations, poses)
+            contrast = (equations.cross + _CONTRAST_PRIOR) / (equations.power + _CONTRAST_PRIOR)
+            self.scale[poses.image] = contrast.clamp(*_CONTRAST).float()
+            power = residual_power(volume, grid, observations._replace(scale=self.scale), poses)
+            residual += power * len(poses.image) / len(self.problem)
+        self.scale = self.scale / self.scale.mean()
+        self.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])
+
+    def update(self, modes: Modes, radius: int) -> None:
+        """Half maps up to a shell, filtered by what they agree on, and a mask from their sum."""
+        sums, box = self.reconstruct(modes, radius), self.problem.box
+        self.fsc = masked_fsc(sums.unfiltered(box), self.mask)
+        prior = sums.prior_power(self.fsc)
+        combined = sums.both.solve(prior, box=box)
+        low = low_pass(combined, _JOINED)
+        first, second = (v.solve(prior, box=box) for v in (sums.first, sums.second))
+        self.maps = (first + low - low_pass(first, _JOINED), second + low - low_pass(second, _JOINED))
+        self.mask = outline_mask(combined, self.problem.mask_diameter)

@@ -1,0 +1,28 @@
+"""Put the particle in the middle of the box, where its mask and the prior on shifts expect it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cryospin.engine.problem import Problem
+from cryospin.evaluation.alignment import move_map
+from cryospin.kernels.types import Poses
+from cryospin.volume.mask import outline_mask
+
+
+def recentre(density: Tensor, poses: Poses, problem: Problem) -> tuple[Tensor, Poses]:
+    """Move a map's centre of mass to the box centre, and the particles with it.
+
+    A map moved by `T` moves each particle by `(R T)_xy`. With a point group, only the part of `T` that it leaves
+    alone is taken, which keeps the axes where they are.
+
+    density: `(d, d, d)`, any `d` of the problem's physical size
+    """
+    box = density.shape[-1]
+    weight = (density * outline_mask(density, problem.mask_diameter)).clamp_min(0)
+    k = (torch.arange(box) - box // 2).float()
+    x, y, z = (float((weight.sum(axes) * k).sum() / weight.sum()) for axes in ((0, 1), (0, 2), (1, 2)))
+    move = -(problem.group @ torch.tensor([x, y, z])).mean(0)
+    shift = poses.shift + (poses.rotation[:, :2] @ (move * problem.box / box))
+    return move_map(density, torch.eye(3), move), poses._replace(shift=shift)

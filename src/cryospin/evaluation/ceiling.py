@@ -1,0 +1,53 @@
+"""The best map any poses could give: from the true ones, made as a run makes its own."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import torch
+
+from cryospin.engine.final import FinalMaps, final_maps
+from cryospin.engine.half_sets import HalfSets
+from cryospin.errors import InputError
+from cryospin.formats.table import GivenPoses
+from cryospin.kernels.types import Poses
+from cryospin.pipeline import prepare
+from cryospin.poses.modes import Modes
+from cryospin.settings import Settings
+
+_PASSES = 4
+
+
+def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None) -> FinalMaps:
+    """Maps from a run's images at given poses, with the run's box, mask, contrast and filter.
+
+    raises: `InputError` where the run's particles are not where they were
+    """
+    try:
+        config = tomllib.loads((run / "config.toml").read_text())
+        settings = Settings(
+            particles=Path(config["particles"]),
+            out=run,
+            box=config["box"],
+            mask_diameter=config["mask_diameter_A"],
+            max_resolution=config["max_resolution_A"],
+            symmetry=config["symmetry"],
+            invert=config["invert"],
+            datadir=datadir or (Path(config["datadir"]) if "datadir" in config else None),
+        )
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"config.toml cannot be used ({error})", where=run, remedy="Give a finished run's folder") from error
+    _, _, problem = prepare(settings)
+    count = len(problem)
+    shift = (poses.shift / problem.pixel_size).float()
+    hypotheses = Poses(torch.arange(count), poses.rotation.float(), shift)
+    modes = Modes(hypotheses, torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.long))
+    half = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % 2
+    sets = HalfSets(problem, half, problem.noise, torch.zeros((problem.box,) * 3))
+    sets.update(modes, problem.last_shell)
+    for _ in range(_PASSES):
+        limit = min(problem.last_shell, int(sets.resolved_shell) + 2)
+        sets.measure(modes, limit)
+        sets.update(modes, problem.last_shell)
+    return final_maps(sets, modes)

@@ -1,0 +1,116 @@
+"""All the figures of a result whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryospin.errors import InputError
+from cryospin.evaluation.alignment import align_maps, apply_alignment
+from cryospin.evaluation.ceiling import maps_from_poses
+from cryospin.evaluation.fsc import fourier_shell_correlation, resolution
+from cryospin.evaluation.pose_error import pose_errors
+from cryospin.formats.star import read_poses
+from cryospin.formats.table import GivenPoses
+from cryospin.formats.volume import read_map
+from cryospin.fourier import resample_map
+from cryospin.geometry.symmetry import point_group
+
+_HALF, _GOLD = 0.5, 0.143
+
+
+def evaluate(
+    result: Path,
+    *,
+    truth_map: Path | None = None,
+    truth_poses: Path | None = None,
+    symmetry: str = "C1",
+    datadir: Path | None = None,
+) -> dict[str, Any]:
+    """Compare a run, or a map alone, with the truth.
+
+    returns: `rotation_error_deg`, `shift_error_A`, `hand`, `resolution_A`, `map_correlation`, and `true_poses_A`, the
+        resolutions of a map made from the run's images at their true poses; None or empty where something is not given
+    raises: `InputError` for files that are missing or do not fit each other
+    """
+    run = result if result.is_dir() else None
+    if run is not None and not (run / "map.mrc").is_file():
+        raise InputError("holds no map.mrc", where=run, remedy="Give the --out folder of a finished run")
+    density, pixel_size = read_map(run / "map.mrc" if run else result)
+    figures: dict[str, Any] = {
+        "rotation_error_deg": None,
+        "shift_error_A": None,
+        "hand": None,
+        "resolution_A": {"fsc_0_5": None, "fsc_0_143": None, "half_map_0_143": _half_map_resolution(run)},
+        "map_correlation": None,
+        "true_poses_A": None,
+    }
+    truth = _true_map(truth_map, density, pixel_size) if truth_map else None
+    if truth is not None:
+        _compare_maps(figures, density, truth, pixel_size)
+    if truth_poses is not None:
+        if run is None:
+            raise InputError("a map alone has no poses", where=result, remedy="Give the run's folder, or drop --truth-poses")
+        true = read_poses(truth_poses)
+        _compare_poses(figures, read_poses(run / "particles.star"), true, symmetry, truth_poses)
+        figures["true_poses_A"] = _ceiling(run, true, truth, datadir)
+    return figures
+
+
+def _true_map(path: Path, density: Tensor, pixel_size: float) -> Tensor:
+    """The true map at the result's box."""
+    truth, voxel = read_map(path)
+    side, own = voxel * truth.shape[0], pixel_size * density.shape[0]
+    if voxel > 0 and abs(side - own) > 0.01 * own:
+        raise InputError(
+            f"the map is {side:.0f} Å wide, the result {own:.0f} Å", where=path, remedy="Give a map of the same box in Å"
+        )
+    return resample_map(truth, density.shape[0])
+
+
+def _compare_maps(figures: dict[str, Any], density: Tensor, truth: Tensor, pixel_size: float) -> None:
+    """Align, then correlate."""
+    alignment = align_maps(density, truth)
+    aligned = apply_alignment(density, alignment)
+    fsc = fourier_shell_correlation(aligned, truth)
+    side = pixel_size * density.shape[0]
+    figures["resolution_A"]["fsc_0_5"] = resolution(fsc, _HALF, side)
+    figures["resolution_A"]["fsc_0_143"] = resolution(fsc, _GOLD, side)
+    figures["map_correlation"] = float(torch.corrcoef(torch.stack([aligned.flatten(), truth.flatten()]))[0, 1])
+    figures["hand"] = "flipped" if alignment.flipped else "same"
+
+
+def _compare_poses(figures: dict[str, Any], own: GivenPoses, true: GivenPoses, symmetry: str, path: Path) -> None:
+    """Pose errors modulo the point group."""
+    if len(own.rotation) != len(true.rotation):
+        raise InputError(
+            f"has {len(true.rotation)} particles, the run {len(own.rotation)}", where=path, remedy="Give the same particles"
+        )
+    errors = pose_errors(own.rotation, own.shift, true.rotation, true.shift, point_group(symmetry))
+    figures["rotation_error_deg"] = errors.summary()
+    figures["shift_error_A"] = {"median": float(errors.shift.median()), "median_px": float(errors.shift.median()) / own.pixel_size}
+    figures["hand"] = "flipped" if errors.flipped else "same"
+
+
+def _half_map_resolution(run: Path | None) -> float | None:
+    """Resolution by the run's half maps, corrected for the mask."""
+    if run is None or not (run / "fsc.csv").is_file():
+        return None
+    lines = [line.split(",") for line in (run / "fsc.csv").read_text().splitlines()]
+    column = lines[0].index("fsc_corrected")
+    curve = torch.tensor([1.0] + [float(line[column]) for line in lines[1:]])
+    return resolution(curve, _GOLD, float(lines[1][0]))
+
+
+def _ceiling(run: Path, true: GivenPoses, truth: Tensor | None, datadir: Path | None) -> dict[str, float | None]:
+    """The same figures for a map from the true poses, made as the run made its own."""
+    best = maps_from_poses(run, true, datadir)
+    figures: dict[str, float | None] = {"fsc_0_5": None, "fsc_0_143": None, "half_map_0_143": best.resolution}
+    if truth is not None:
+        fsc = fourier_shell_correlation(best.map, truth)
+        figures["fsc_0_5"] = resolution(fsc, _HALF, best.size_angstrom)
+        figures["fsc_0_143"] = resolution(fsc, _GOLD, best.size_angstrom)
+    return figures

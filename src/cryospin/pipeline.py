@@ -1,0 +1,244 @@
+"""A run from images to maps: explore, compete, refine, write.
+
+Stage 1 finds the structure. Exploration takes it from nothing to a low-resolution map, then rounds of competition
+let several poses of each image argue it out. Once most images have one pose that clearly leads, stage 2 optimises
+each image's pose directly, in two half-sets, while the volume sharpens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from cryospin.engine.candidates import GridProposer, HeadProposer, Proposer, search
+from cryospin.engine.compete import Competition, Standing
+from cryospin.engine.explore_grid import GridExploration
+from cryospin.engine.explore_heads import HeadExploration
+from cryospin.engine.half_sets import HalfSets
+from cryospin.engine.problem import Problem
+from cryospin.engine.record import EpochRecord, Listener
+from cryospin.engine.recentre import recentre
+from cryospin.engine.refine import Refinement
+from cryospin.engine.switch import switch_reason
+from cryospin.errors import InputError
+from cryospin.evaluation.pose_error import pose_errors
+from cryospin.formats.star import read_poses
+from cryospin.geometry.symmetry import point_group
+from cryospin.kernels.types import Poses
+from cryospin.noise import weighted
+from cryospin.particles import Packed, ParticleSet
+from cryospin.poses.modes import Modes
+from cryospin.proposals.grid import GridSearch
+from cryospin.proposals.heads import HeadProposals
+from cryospin.results import Result, RunFolder
+from cryospin.settings import Settings
+
+MASK_DIAMETER = 0.84
+"""Of the box, unless the user gives one."""
+
+_STARTS = 3
+_CONVINCING = 0.85
+"""A start is carried on at once if its poses account for this share of the images' information."""
+
+_ROUNDS = (9, 9, 12, 12)
+_TRUSTED = 12
+_COMPETITORS = 5000
+"""At most so many images take part in the competition; the others get their poses at its end."""
+
+
+def reconstruct(settings: Settings, listener: Listener) -> Result:
+    """Reconstruct a map from particle images of unknown pose and write everything to `settings.out`.
+
+    raises: `InputError` for anything wrong with the input
+    """
+    torch.set_num_threads(settings.cores)
+    RunFolder.refuse_if_used(settings.out)
+    particles, packed, problem = prepare(settings, listener.reading)
+    truth = _truth(settings, particles)
+    folder = RunFolder.create(settings)
+    journal = Journal(folder, listener, truth)
+    _describe(journal, settings, particles, packed, problem)
+    standing, proposers = _find_structure(problem, settings, journal)
+    refinement = _refine(problem, settings, standing, proposers, journal)
+    result = Result.of(settings, particles, packed, refinement)
+    folder.write(result)
+    journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143), in {settings.out}")
+    return result
+
+
+def prepare(
+    settings: Settings, reading: Callable[[int], Callable[[int], None]] = lambda total: lambda n: None
+) -> tuple[ParticleSet, Packed, Problem]:
+    """Read the images and say what is to be reconstructed from them.
+
+    reading: called with the number of images; what it returns is called with the number read since the last call
+    """
+    particles = ParticleSet.load(settings.particles, settings.datadir)
+    box = particles.working_box(settings.box)
+    packed = particles.pack(box, invert=settings.invert, progress=reading(len(particles)))
+    side, radius = particles.size_angstrom, packed.observations.disc.radius
+    problem = Problem.pose(
+        packed.observations,
+        packed.pixel_size,
+        mask_diameter=min(1.0, settings.mask_diameter / side) if settings.mask_diameter else MASK_DIAMETER,
+        group=point_group(settings.symmetry),
+        last_shell=radius if settings.max_resolution is None else max(8, min(radius, round(side / settings.max_resolution))),
+    )
+    return particles, packed, problem
+
+
+@dataclass
+class Journal:
+    """Numbers the epochs, follows the error where the truth is known, and keeps the log."""
+
+    folder: RunFolder
+    listener: Listener
+    truth: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self.started, self.epochs = time.monotonic(), 0
+
+    def note(self, text: str) -> None:
+        """A line for the log and whoever watches."""
+        self.folder.log(time.monotonic() - self.started, text)
+        self.listener.note(text)
+
+    def expect(self, stage: str, epochs: int) -> None:
+        """A stage begins."""
+        self.listener.expect(stage, epochs)
+
+    def epoch(self, record: EpochRecord, poses: Poses | None = None, group: torch.Tensor | None = None) -> None:
+        """An epoch is done; `poses` holds one pose for some of the images, if there are any yet."""
+        self.epochs += 1
+        record.epoch, record.seconds = self.epochs, round(time.monotonic() - self.started, 3)
+        if self.truth is not None and poses is not None:
+            rotation, shift = (x[poses.image] for x in self.truth)
+            errors = pose_errors(poses.rotation, poses.shift, rotation, shift, group)
+            record.pose_error_deg = float(errors.rotation_deg.median())
+        self.folder.epoch(record)
+        self.listener.epoch(record)
+
+
+def _truth(settings: Settings, particles: ParticleSet) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """True poses, row by row."""
+    if settings.truth_poses is None:
+        return None
+    given = read_poses(settings.truth_poses)
+    if len(given.rotation) != len(particles):
+        raise InputError(
+            f"has {len(given.rotation)} particles, {settings.particles} {len(particles)}",
+            where=settings.truth_poses,
+            remedy="Give the true poses of the same particles",
+        )
+    return given.rotation, given.shift / particles.pixel_size
+
+
+def _describe(journal: Journal, settings: Settings, particles: ParticleSet, packed: Packed, problem: Problem) -> None:
+    """What was read and what will be done with it."""
+    journal.note(
+        f"{len(particles)} particles of {particles.box} x {particles.box} pixels, {particles.pixel_size:g} Å each; "
+        f"working at {problem.box} pixels of {problem.pixel_size:.4g} Å"
+    )
+    contrast = "dark, inverted" if packed.inverted else "white"
+    journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))
+    journal.note(
+        f"an image carries {float(problem.information[min(8, problem.last_shell)]):.0f} nats up to "
+        f"{problem.angstrom(8):.0f} Å; proposals: {settings.explores_with}; {settings.cores} threads; seed {settings.seed}"
+    )
+
+
+def _find_structure(problem: Problem, settings: Settings, journal: Journal) -> tuple[Standing, list[Proposer]]:
+    """Stage 1: starts from nothing until one convinces, then competition until the posterior has one mode."""
+    best: tuple[float, Competition] | None = None
+    for start in range(_STARTS):
+        competition = _one_start(problem, settings, settings.seed + 1000 * start, journal)
+        share = competition.explained(_ROUNDS[0])
+        journal.note(f"start {start + 1}: poses account for {100 * share:.0f} % of what the images hold")
+        if best is None or share > best[0]:
+            best = share, competition
+        if share >= _CONVINCING:
+            break
+    else:
+        journal.note(f"no start convinced; going on with the best of {_STARTS}")
+    assert best is not None, "there is at least one start"
+    competition = best[1]
+    reason = ""
+    for radius in _ROUNDS[1:]:
+        _round(competition, radius, journal)
+        reason = switch_reason(competition, radius, _ROUNDS[-1])
+        if reason:
+            break
+    journal.note(f"switch to direct optimisation: {reason or 'the bound on rounds was reached'}")
+    return competition.standing, competition.proposers
+
+
+def _one_start(problem: Problem, settings: Settings, seed: int, journal: Journal) -> Competition:
+    """Explore from nothing and hold the first round of the competition."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    heads = HeadProposals(seed + 2)
+    grid = GridProposer(GridSearch(problem.shift_sd, problem.shift_limit, generator))
+    exploration: GridExploration | HeadExploration
+    if settings.explores_with == "heads":
+        exploration = HeadExploration(problem, heads, seed)
+        proposers: list[Proposer] = [HeadProposer(heads, turns=4, trained=True)]
+    else:
+        exploration = GridExploration(problem, seed)
+        proposers = [grid, HeadProposer(heads)] if settings.explores_with == "both" else [grid]
+    journal.expect(exploration.stage, exploration.epochs)
+    for _ in range(exploration.epochs):
+        journal.epoch(exploration.epoch())
+    competitors = problem.order(generator)[:_COMPETITORS].sort().values
+    standing = Standing(competitors, exploration.map(), exploration.noise)
+    competition = Competition(problem, standing, proposers)
+    journal.expect(competition.stage, len(_ROUNDS))
+    _round(competition, _ROUNDS[0], journal)
+    return competition
+
+
+def _round(competition: Competition, radius: int, journal: Journal) -> None:
+    """One round, with its line in the records."""
+    record = competition.round(radius)
+    standing = competition.standing
+    assert standing.modes is not None, "a round leaves modes"
+    poses = standing.modes.best().poses
+    journal.epoch(record, poses._replace(image=standing.images[poses.image]), competition.problem.group)
+
+
+def _assign_everyone(problem: Problem, standing: Standing, proposers: list[Proposer]) -> Modes:
+    """Modes of all images: those that competed keep theirs, the others are searched for in the map as it stands."""
+    assert standing.modes is not None, "a competition leaves modes"
+    kept = standing.modes
+    kept = kept.with_poses(kept.poses._replace(image=standing.images[kept.poses.image]), kept.misfit)
+    absent = torch.ones(len(problem), dtype=torch.bool)
+    absent[standing.images] = False
+    if not absent.any():
+        return kept
+    radius = min(_TRUSTED, problem.last_shell)
+    some = weighted(problem.observations.up_to(radius), standing.noise)
+    volume, grid = problem.masked_volume(standing.density, radius)
+    rows = absent.nonzero()[:, 0]
+    found = search(
+        proposers, volume, grid, some, rows, shift_sd=problem.shift_sd, merge=0.5 / radius, worse_by=20.0, at_most=4
+    )
+    return Modes.join(kept, found).ranked()[0]
+
+
+def _refine(
+    problem: Problem, settings: Settings, standing: Standing, proposers: list[Proposer], journal: Journal
+) -> Refinement:
+    """Stage 2: half-sets, each against its own volume, until nothing moves."""
+    modes = _assign_everyone(problem, standing, proposers)
+    density, poses = recentre(standing.density, modes.poses, problem)
+    half = torch.randperm(len(problem), generator=torch.Generator().manual_seed(settings.seed + 3)) % 2
+    sets = HalfSets(problem, half, standing.noise, density)
+    modes = modes.with_poses(poses, modes.misfit)
+    refinement = Refinement(sets, modes, min(_TRUSTED, problem.last_shell), proposers)
+    journal.note(f"half-sets start from one map low-passed to {problem.angstrom(refinement.limit):.1f} Å")
+    journal.expect(refinement.stage, refinement.epochs)
+    while not refinement.finished:
+        journal.epoch(refinement.epoch(), refinement.modes.best().poses, problem.group)
+    journal.note(f"refinement ends: {refinement.finished}")
+    return refinement

@@ -1,0 +1,68 @@
+"""Views completed to poses: the best in-plane angle and shift for given view directions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cryospin.fourier import FourierGrid
+from cryospin.geometry.rotations import in_plane
+from cryospin.kernels import cpu as kernels
+from cryospin.kernels.types import Observations, Poses
+
+_CHUNK = 100
+
+
+def shared_views(
+    volume: Tensor, grid: FourierGrid, observations: Observations, views: Tensor, shifts: Tensor, prior: Tensor, step: float
+) -> Poses:
+    """The best pose of every image in each of some views, the same for all images.
+
+    views: `(V, 3, 3)`; shifts: `(S, 2)`, pixels; prior: their log-prior `(S,)`; step: in-plane, degrees
+    returns: `n * V` hypotheses, by image
+    """
+    turned = _turned(views, step)
+    slices = kernels.slices(volume, grid, turned.flatten(0, 1), observations.disc)
+    scores = kernels.grid_scores(slices, observations, shifts, prior)
+    best = scores.best.unflatten(1, turned.shape[:2]).argmax(2)
+    cell = best + torch.arange(len(views)) * turned.shape[1]
+    image = torch.arange(len(best)).repeat_interleave(len(views))
+    return Poses(image, turned.flatten(0, 1)[cell.flatten()], shifts[scores.shift.gather(1, cell).flatten()])
+
+
+def own_views(
+    volume: Tensor, grid: FourierGrid, observations: Observations, views: Tensor, shifts: Tensor, prior: Tensor, step: float
+) -> Poses:
+    """The best pose of every image in each of its own views `(n, M, 3, 3)`: `n * M` hypotheses, by image."""
+    parts = []
+    for rows in torch.arange(len(views)).split(_CHUNK):
+        rotation, shift = _own(volume, grid, observations.take(rows), views[rows], shifts, prior, step)
+        parts.append(Poses(rows.repeat_interleave(views.shape[1]), rotation.flatten(0, 1), shift.flatten(0, 1)))
+    return Poses.join(parts)
+
+
+def _own(
+    volume: Tensor, grid: FourierGrid, o: Observations, views: Tensor, shifts: Tensor, prior: Tensor, step: float
+) -> tuple[Tensor, Tensor]:
+    """Rotations `(n, M, 3, 3)` and shifts `(n, M, 2)` of the best in-plane turn of each view."""
+    turned = _turned(views, step)
+    count, heads, turns = turned.shape[:3]
+    slices = kernels.slices(volume, grid, turned.flatten(0, 2), o.disc).unflatten(0, (count, heads * turns))
+    weight = o.weight[o.group] * o.scale[:, None]
+    moved = (o.images * o.ctf * weight)[:, None] * o.disc.shift_phase(shifts, o.box).conj()
+    cross = torch.view_as_real(moved).flatten(2) @ torch.view_as_real(slices).flatten(2).mT
+    power = (o.ctf**2 * weight * o.scale[:, None])[:, None] @ (slices.real**2 + slices.imag**2).mT
+    score, shift = (2 * cross + prior[:, None]).max(1)
+    best = (score - power[:, 0]).unflatten(1, (heads, turns)).argmax(2)
+    rotation = turned[torch.arange(count)[:, None], torch.arange(heads), best]
+    chosen = shift.unflatten(1, (heads, turns)).gather(2, best[..., None])[..., 0]
+    return rotation, shifts[chosen]
+
+
+def _turned(views: Tensor, step: float) -> Tensor:
+    """Views `(..., 3, 3)` turned all round in the plane: `(..., turns, 3, 3)`."""
+    count = max(1, round(360 / step))
+    turns = in_plane(torch.arange(count) * (2 * math.pi / count))
+    return turns @ views[..., None, :, :]

@@ -1,0 +1,166 @@
+"""What a run leaves behind: one folder, every file whole or absent."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cryospin.engine.final import FinalMaps, final_maps
+from cryospin.engine.record import EpochRecord
+from cryospin.engine.refine import Refinement
+from cryospin.errors import InputError
+from cryospin.evaluation.alignment import mirror
+from cryospin.formats.star import star_with_poses, write_star
+from cryospin.formats.volume import write_map
+from cryospin.formats.whole import whole
+from cryospin.particles import Packed, ParticleSet
+from cryospin.poses.modes import Modes
+from cryospin.settings import Settings
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished reconstruction.
+
+    particles: the input
+    config: everything that was decided, as plain values
+    maps: of all images and of each half, with their FSC
+    poses: the best mode of each image, by image; shifts in pixels of the maps
+    competing: all modes that were left
+    confidence: posterior probability of the best mode among them, `(N,)`
+    half: 0 or 1 for each image
+    """
+
+    particles: ParticleSet
+    config: dict[str, object]
+    maps: FinalMaps
+    poses: Modes
+    competing: Modes
+    confidence: Tensor
+    half: Tensor
+
+    @classmethod
+    def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
+        """Reconstruct the final maps from a refinement's poses."""
+        problem = refinement.problem
+        ranked, rank = refinement.modes.ranked()
+        resolved = {
+            "box": problem.box,
+            "pixel_size_A": problem.pixel_size,
+            "mask_diameter_A": problem.mask_diameter * problem.box * problem.pixel_size,
+            "max_resolution_A": problem.angstrom(problem.last_shell),
+            "invert": packed.inverted,
+        }
+        return cls(
+            particles=particles,
+            config=settings.table() | resolved,
+            maps=final_maps(refinement.sets, refinement.modes),
+            poses=ranked.best(),
+            competing=ranked,
+            confidence=ranked.responsibilities()[rank == 0],
+            half=refinement.sets.half,
+        )
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, settings: Settings) -> RunFolder:
+        """Make the folder; raises `InputError` where it already holds a run."""
+        path = settings.out
+        cls.refuse_if_used(path)
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        folder._write_text("config.toml", tomli_w.dumps(settings.table()))
+        return folder
+
+    @staticmethod
+    def refuse_if_used(path: Path) -> None:
+        """Raise `InputError` for a folder that holds a run already, or for something that is no folder."""
+        if (path / "config.toml").exists():
+            raise InputError("already holds a run", where=path, remedy="Give another --out, or remove it first")
+        if path.exists() and not path.is_dir():
+            raise InputError("is a file, not a folder", where=path, remedy="Give another --out")
+
+    def log(self, seconds: float, text: str) -> None:
+        """Add a line to `log.txt`."""
+        self._append("log.txt", f"{seconds:8.1f} s  {text}")
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Add a line to `metrics.jsonl`."""
+        self._append("metrics.jsonl", json.dumps(asdict(record)))
+
+    def write(self, result: Result) -> None:
+        """All results and their figures."""
+        from cryospin.report import write_figures
+
+        for name, density in (
+            ("map", result.maps.map),
+            ("map_other_hand", mirror(result.maps.map)),
+            ("half1", result.maps.halves[0]),
+            ("half2", result.maps.halves[1]),
+            ("mask", result.maps.mask),
+        ):
+            write_map(self.path / f"{name}.mrc", density, result.maps.pixel_size)
+        self._write_fsc(result.maps)
+        self._write_particles(result)
+        self._write_modes(result)
+        self._write_text("config.toml", tomli_w.dumps(result.config))
+        write_figures(self.path)
+
+    def _write_fsc(self, maps: FinalMaps) -> None:
+        names = ("unmasked", "masked", "randomised", "corrected")
+        with whole(self.path / "fsc.csv") as temporary, temporary.open("w", newline="") as handle:
+            table = csv.writer(handle, lineterminator="\n")
+            table.writerow(["resolution_A", *(f"fsc_{n}" for n in names)])
+            for shell in range(1, len(maps.fsc.masked)):
+                curve = [f"{float(getattr(maps.fsc, n)[shell]):.6f}" for n in names]
+                table.writerow([f"{maps.size_angstrom / shell:.4f}", *curve])
+
+    def _write_particles(self, result: Result) -> None:
+        """The input table with poses, half-sets, confidence and log-likelihood."""
+        best = result.poses
+        blocks = star_with_poses(
+            result.particles.table.source,
+            best.poses.rotation,
+            best.poses.shift * result.maps.pixel_size,
+            rlnRandomSubset=result.half.numpy() + 1,
+            rlnMaxValueProbDistribution=result.confidence.double().numpy(),
+            rlnLogLikeliContribution=-best.misfit.numpy().astype(np.float64),
+        )
+        write_star(self.path / "particles.star", blocks)
+
+    def _write_modes(self, result: Result) -> None:
+        """Every pose that was still in the running, with its misfit."""
+        modes = result.competing
+        with whole(self.path / "checkpoints" / "modes.safetensors") as temporary:
+            save_file(
+                {
+                    "image": modes.poses.image.contiguous(),
+                    "rotation": modes.poses.rotation.contiguous(),
+                    "shift": modes.poses.shift.contiguous(),
+                    "misfit": modes.misfit.contiguous(),
+                    "half": result.half.contiguous(),
+                },
+                temporary,
+            )
+
+    def _append(self, name: str, line: str) -> None:
+        with (self.path / name).open("a") as handle:
+            handle.write(line + "\n")
+
+    def _write_text(self, name: str, text: str) -> None:
+        with whole(self.path / name) as temporary:
+            temporary.write_text(text)
+

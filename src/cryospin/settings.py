@@ -1,0 +1,84 @@
+"""What a run is asked to do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cryospin.errors import InputError
+from cryospin.geometry.symmetry import point_group
+
+PRESETS = {"cryospin": "both", "search": "grid"}
+"""What each preset explores with unless `--proposals` says otherwise."""
+
+PROPOSALS = ("heads", "grid", "both")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a user may choose about a reconstruction.
+
+    particles: the particle table
+    out: folder for the results
+    preset: `cryospin` or `search`
+    proposals: `heads`, `grid`, `both`, or None for the preset's own
+    box: pixels to Fourier-crop the images to; None for the images' own, up to 128
+    mask_diameter: Å; None for 84 % of the box
+    max_resolution: Å; no frequency beyond it is used
+    symmetry: point group imposed, main axis along z
+    invert: whether protein is dark in the images; None to look
+    device: `auto`, `cpu`
+    threads: cores to use; None for all
+    seed: of every random choice
+    datadir: folder to look for stacks in
+    truth_poses: a table of true poses, to follow the error during the run
+    """
+
+    particles: Path
+    out: Path
+    preset: str = "cryospin"
+    proposals: str | None = None
+    box: int | None = None
+    mask_diameter: float | None = None
+    max_resolution: float | None = None
+    symmetry: str = "C1"
+    invert: bool | None = None
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+    datadir: Path | None = None
+    truth_poses: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done before anything is read."""
+        if self.preset not in PRESETS:
+            raise InputError(f"--preset {self.preset} is not known", remedy=f"Choose from {', '.join(PRESETS)}")
+        if self.proposals is not None and self.proposals not in PROPOSALS:
+            raise InputError(f"--proposals {self.proposals} is not known", remedy=f"Choose from {', '.join(PROPOSALS)}")
+        if self.device not in ("auto", "cpu"):
+            raise InputError(f"--device {self.device} is not supported yet", remedy="Give auto or cpu")
+        for name in ("mask_diameter", "max_resolution"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"--{name.replace('_', '-')} {value:g} is not a positive number of Å")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"--threads {self.threads} is not a number of cores", remedy="Give 1 or more")
+        point_group(self.symmetry)
+
+    @property
+    def explores_with(self) -> str:
+        """`heads`, `grid` or `both`."""
+        return self.proposals or PRESETS[self.preset]
+
+    @property
+    def cores(self) -> int:
+        """Threads the run uses."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    def table(self) -> dict[str, Any]:
+        """The settings as plain values for a configuration file; what was left open is not in it."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
+        return plain | {"proposals": self.explores_with, "threads": self.cores}

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import mrcfile
+import numpy as np
+import pytest
+import torch
+
+from cryospin.errors import InputError
+from cryospin.formats.star import read_poses
+from cryospin.formats.stack import write_stack
+from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
+from cryospin.kernels import cpu
+from cryospin.optics import contrast_transfer
+from cryospin.particles import ParticleSet
+from cryospin.simulation import ImagingConditions, simulate
+
+
+def load(table) -> ParticleSet:
+    return ParticleSet.load(table.star)
+
+
+def set_pixels(table, image, value):
+    with mrcfile.mmap(table.stack, mode="r+") as handle:
+        handle.data[image] = value
+
+
+def test_sizes_are_those_of_the_files(table):
+    particles = load(table)
+    assert len(particles) == 12
+    assert particles.box == 24
+    assert particles.pixel_size == 6.0
+    assert particles.size_angstrom == 144.0
+
+
+def test_packed_images_are_the_model_at_the_true_poses(simulated, blobs):
+    packed = ParticleSet.load(simulated / "particles.star").pack(24)
+    o, disc = packed.observations, packed.observations.disc
+    assert packed.pixel_size == 6.0
+    assert not packed.inverted
+    truth = read_poses(simulated / "truth.star")
+    grid = FourierGrid(11)
+    model = cpu.slices(map_to_grid(blobs.density(24), grid), grid, truth.rotation.float(), disc)
+    model *= o.ctf * disc.shift_phase((truth.shift / 6.0).float(), o.box)
+    low = (disc.shell > 0) & (disc.shell <= 6)
+    cross = (o.images * model.conj()).real[:, low].sum(1)
+    power = o.images.abs()[:, low].square().sum(1) * model.abs()[:, low].square().sum(1)
+    assert float((cross / power.sqrt()).min()) > 0.95
+    torch.testing.assert_close(
+        o.ctf, contrast_transfer(ParticleSet.load(simulated / "particles.star").table.optics, disc, 24, 6.0)
+    )
+    assert (o.weight == 1).all()
+    assert (o.scale == 1).all()
+
+
+def test_the_background_has_mean_zero_and_variance_one(table):
+    g = torch.Generator().manual_seed(0)
+    write_stack(table.stack, 7 + 3 * torch.randn(12, 24, 24, generator=g), 6.0)
+    o = load(table).pack(24, invert=False).observations
+    noise = o.images[:, 1:].abs().square().mean()
+    assert float(noise) == pytest.approx(1, abs=0.15)
+    assert float(o.images[:, 0].abs().max()) < 7
+
+
+def test_a_larger_box_is_cropped_to_the_same_transform(table):
+    particles = load(table)
+    full, cropped = particles.pack(24).observations, particles.pack(16)
+    assert cropped.observations.box == 16
+    assert cropped.pixel_size == pytest.approx(9.0)
+    disc = cropped.observations.disc
+    assert disc.radius == 7
+    count = full.disc.count(7)
+    assert torch.equal(cropped.observations.images, full.images[:, :count])
+    torch.testing.assert_close(cropped.observations.ctf, full.ctf[:, :count], rtol=0, atol=1e-5)
+
+
+def test_cropping_moves_shifts_to_the_new_pixels(simulated, blobs):
+    particles = ParticleSet.load(simulated / "truth.star")
+    packed = particles.pack(16)
+    o, poses = packed.observations, particles.table.poses
+    grid = FourierGrid(7)
+    model = cpu.slices(map_to_grid(blobs.density(24), grid), grid, poses.rotation.float(), o.disc)
+    model *= o.ctf * o.disc.shift_phase((poses.shift / packed.pixel_size).float(), o.box)
+    cross = (o.images * model.conj()).real[:, 1:].sum(1)
+    power = o.images.abs()[:, 1:].square().sum(1) * model.abs()[:, 1:].square().sum(1)
+    assert float((cross / power.sqrt()).min()) > 0.9
+
+
+def test_dark_protein_is_noticed_and_inverted(table):
+    upright = load(table).pack(24)
+    with mrcfile.mmap(table.stack, mode="r+") as handle:
+        handle.data[:] = 50 - 2 * handle.data
+    dark = load(table).pack(24)
+    assert (upright.inverted, dark.inverted) == (False, True)
+    torch.testing.assert_close(dark.observations.images, upright.observations.images, rtol=1e-3, atol=1e-3)
+    kept = load(table).pack(24, invert=False)
+    assert not kept.inverted
+    torch.testing.assert_close(kept.observations.images, -dark.observations.images)
+    assert load(table).pack(24, invert=True).inverted
+
+
+def test_contrast_is_told_in_noisy_images(tmp_path, blobs):
+    simulate(blobs.density(24), 6.0, 200, tmp_path, ImagingConditions(snr=0.05), seed=2)
+    assert not ParticleSet.load(tmp_path / "particles.star").pack(24).inverted
+    with mrcfile.mmap(tmp_path / "particles.mrcs", mode="r+") as handle:
+        handle.data[:] *= -1
+    assert ParticleSet.load(tmp_path / "particles.star").pack(24).inverted
+
+
+def test_images_are_read_in_chunks_without_a_seam(table, monkeypatch):
+    whole = load(table).pack(24).observations.images
+    done = []
+    monkeypatch.setattr("cryospin.particles._CHUNK_PIXELS", 5 * 24 * 24)
+    parts = load(table).pack(24, progress=done.append).observations.images
+    torch.testing.assert_close(parts, whole)
+    assert done == [5, 5, 2]
+
+
+def test_rows_keep_their_own_images(table):
+    table.column("rlnImageName", 0, "000005@particles.mrcs")
+    table.column("rlnImageName", 4, "000001@particles.mrcs")
+    swapped = load(table).pack(24).observations.images
+    table.column("rlnImageName", 0, "000001@particles.mrcs")
+    table.column("rlnImageName", 4, "000005@particles.mrcs")
+    plain = load(table).pack(24).observations.images
+    torch.testing.assert_close(swapped[[4, 1, 2, 3, 0]], plain[:5])
+    assert not torch.equal(swapped[0], plain[0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_broken_pixels_are_named(table, value):
+    with mrcfile.mmap(table.stack, mode="r+") as handle:
+        handle.data[7, 3, 3] = value
+    table.column("rlnImageName", 2, "000008@particles.mrcs")
+    with pytest.raises(InputError, match=r"image 8 \(row 3 of particles\.star\) has NaN or infinite pixels\. Remove") as error:
+        load(table).pack(24)
+    assert str(error.value).startswith(str(table.stack))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1234.567])
+def test_constant_images_are_named(table, value):
+    set_pixels(table, 4, value)
+    with pytest.raises(InputError, match=r"image 5 \(row 5 of particles\.star\) has no contrast\. Remove the particle"):
+        load(table).pack(24)
+
+
+def test_stacks_are_checked_on_loading(table):
+    table.column("rlnImageName", 3, "000013@particles.mrcs")
+    with pytest.raises(InputError, match=r"row 4 asks for image 13 of particles\.mrcs, which holds 12"):
+        load(table)
+    table.stack.unlink()
+    with pytest.raises(InputError, match=r"stack particles\.mrcs not found \(looked in .*--datadir"):
+        load(table)
+
+
+def test_datadir_is_where_stacks_are(table):
+    other = table.folder / "disk"
+    other.mkdir()
+    table.stack.rename(other / "particles.mrcs")
+    assert len(ParticleSet.load(table.star, other)) == 12
+
+
+def test_tiny_images_are_refused(table):
+    write_stack(table.stack, torch.randn(12, 12, 12), 6.0)
+    with pytest.raises(InputError, match="12 pixels are too small"):
+        load(table)
+
+
+def test_working_box_is_even_and_within_the_images(table):
+    particles = load(table)
+    assert particles.working_box() == 24
+    assert particles.working_box(16) == 16
+    assert replace(particles, box=25).working_box() == 24
+    assert replace(particles, box=300).working_box() == 128
+    for box in (26, 17, 14, 0):
+        with pytest.raises(InputError, match=rf"--box {box} does not fit images of 24 pixels\. Give an even number from 16 to 24"):
+            particles.working_box(box)
+
+
+def test_observations_are_complete(table):
+    o = load(table).pack(20).observations
+    disc = HalfDisc.build(9)
+    assert o.images.shape == o.ctf.shape == (12, len(disc))
+    assert o.images.dtype == torch.complex64
+    assert o.group.tolist() == [0] * 12

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cryospin.volume.mask import EDGE, outline_mask, spherical_mask
+
+
+@pytest.mark.parametrize("box", [24, 33])
+def test_spherical_mask_is_one_inside_and_zero_outside(box):
+    mask = spherical_mask(box, 0.6)
+    k = (torch.arange(box) - box // 2) / box
+    distance = (k[:, None, None] ** 2 + k[None, :, None] ** 2 + k**2).sqrt()
+    assert (mask[distance <= 0.3] == 1).all()
+    assert (mask[distance >= 0.3 + EDGE + 1e-6].abs() < 1e-6).all()
+    edge = mask[(distance > 0.305) & (distance < 0.3 + EDGE - 0.005)]
+    assert ((edge > 0) & (edge < 1)).all()
+
+
+def test_outline_mask_holds_the_particle_and_little_else(blobs):
+    density = blobs.density(32)
+    mask = outline_mask(density, 0.9)
+    assert mask.shape == density.shape
+    assert mask.min() >= 0
+    assert mask.max() <= 1
+    assert float((density * mask).sum() / density.sum()) > 0.97
+    assert float(mask.mean()) < 0.6 * float(spherical_mask(32, 0.9).mean())
+
+
+def test_outline_mask_drops_specks_and_fills_holes(blobs):
+    density = blobs.density(32)
+    density[16, 16, 28] = density.max()
+    density[16:18, 16:18, 16:18] = 0
+    mask = outline_mask(density, 0.9)
+    assert mask[16, 16, 16] == 1
+    assert mask[16, 16, 28] == 0
+
+
+def test_outline_mask_of_nothing_is_the_ball():
+    density = torch.zeros(16, 16, 16)
+    assert torch.equal(outline_mask(density, 0.8), spherical_mask(16, 0.8))
