@@ -18,7 +18,8 @@ from cryospin.kernels import cpu
 from cryospin.kernels.types import Observations, Poses
 from cryospin.simulation import ImagingConditions, simulate
 
-torch.set_num_threads(2)
+# One thread, so that the time does not depend on what else the machine does; test_threads tries more.
+torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cryospin.errors import InputError
-from cryospin.formats.star import read_poses
 from cryospin.formats.stack import write_stack
+from cryospin.formats.star import read_poses
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.kernels import cpu
 from cryospin.optics import contrast_transfer
@@ -133,7 +133,9 @@ def test_broken_pixels_are_named(table, value):
     with mrcfile.mmap(table.stack, mode="r+") as handle:
         handle.data[7, 3, 3] = value
     table.column("rlnImageName", 2, "000008@particles.mrcs")
-    with pytest.raises(InputError, match=r"image 8 \(row 3 of particles\.star\) has NaN or infinite pixels\. Remove") as error:
+    with pytest.raises(
+        InputError, match=r"image 8 \(row 3 of particles\.star\) has NaN or infinite pixels\. Remove"
+    ) as error:
         load(table).pack(24)
     assert str(error.value).startswith(str(table.stack))
 
@@ -174,7 +176,9 @@ def test_working_box_is_even_and_within_the_images(table):
     assert replace(particles, box=25).working_box() == 24
     assert replace(particles, box=300).working_box() == 128
     for box in (26, 17, 14, 0):
-        with pytest.raises(InputError, match=rf"--box {box} does not fit images of 24 pixels\. Give an even number from 16 to 24"):
+        with pytest.raises(
+            InputError, match=rf"--box {box} does not fit images of 24 pixels\. Give an even number from 16 to 24"
+        ):
             particles.working_box(box)
 
 

@@ -19,8 +19,8 @@ from cryospin.engine.explore_grid import GridExploration
 from cryospin.engine.explore_heads import HeadExploration
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.problem import Problem
-from cryospin.engine.record import EpochRecord, Listener
 from cryospin.engine.recentre import recentre
+from cryospin.engine.record import EpochRecord, Listener, Silence
 from cryospin.engine.refine import Refinement
 from cryospin.engine.switch import switch_reason
 from cryospin.errors import InputError
@@ -49,11 +49,13 @@ _COMPETITORS = 5000
 """At most so many images take part in the competition; the others get their poses at its end."""
 
 
-def reconstruct(settings: Settings, listener: Listener) -> Result:
+def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
     """Reconstruct a map from particle images of unknown pose and write everything to `settings.out`.
 
+    listener: told how the run is getting on
     raises: `InputError` for anything wrong with the input
     """
+    listener = listener or Silence()
     torch.set_num_threads(settings.cores)
     RunFolder.refuse_if_used(settings.out)
     particles, packed, problem = prepare(settings, listener.reading)

@@ -163,4 +163,3 @@ class RunFolder:
     def _write_text(self, name: str, text: str) -> None:
         with whole(self.path / name) as temporary:
             temporary.write_text(text)
-

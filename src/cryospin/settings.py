@@ -53,6 +53,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
+        for field in ("particles", "out", "datadir", "truth_poses"):
+            if isinstance(value := getattr(self, field), str):
+                object.__setattr__(self, field, Path(value))
         if self.preset not in PRESETS:
             raise InputError(f"--preset {self.preset} is not known", remedy=f"Choose from {', '.join(PRESETS)}")
         if self.proposals is not None and self.proposals not in PROPOSALS:

@@ -171,7 +171,7 @@ SPOILT = {
     ),
     "zero pixel size": (lambda t: t.edit(" 6.000000 ", " 0.0 "), "pixel sizes of 0 Å. Give .* one positive pixel size"),
     "missing image name": (lambda t: t.edit("_rlnImageName", "_rlnImages"), "no column rlnImageName. Add rlnImageName"),
-    "missing group": (lambda t: t.edit("_rlnOpticsGroup ", "_rlnGroup "), "the particles block has no column rlnOpticsGroup"),
+    "missing group": (lambda t: t.edit("_rlnOpticsGroup ", "_rlnGroup "), "the particles block has no .* rlnOpticsGroup"),
     "unknown group": (
         lambda t: t.column("rlnOpticsGroup", 6, "4"),
         "particle 7 is in optics group 4, which the optics block lacks. Add the group",

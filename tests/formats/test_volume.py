@@ -52,7 +52,7 @@ def test_a_missing_map_is_named():
 
 def test_what_is_no_map_is_refused(tmp_path):
     path = tmp_path / "m.mrc"
-    path.write_bytes(b"word " * 500)
+    path.write_bytes(b"word " * 18 + bytes(2000))
     with pytest.raises(InputError) as error:
         read_map(path)
     assert str(error.value).startswith(f"{path}: ")

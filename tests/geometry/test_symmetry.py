@@ -34,6 +34,6 @@ def test_the_main_axis_is_z(name):
 
 @pytest.mark.parametrize("name", ["", "C0", "X3", "I2", "C", "D-1", "C2v"])
 def test_unknown_groups_are_refused_with_a_remedy(name):
-    with pytest.raises(InputError, match="is not a point group.*Give C1") as error:
+    with pytest.raises(InputError, match=r"is not a point group.*Give C1") as error:
         point_group(name)
     assert f"--symmetry {name}" in str(error.value)

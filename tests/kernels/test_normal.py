@@ -64,9 +64,7 @@ def test_gradient_is_half_the_finite_difference_of_the_residual(problem):
         move[axis] = step
         values = []
         for sign in (1, -1):
-            turned = Poses(
-                poses.image, exponential(sign * move[:3]) @ poses.rotation, poses.shift + sign * move[3:]
-            )
+            turned = Poses(poses.image, exponential(sign * move[:3]) @ poses.rotation, poses.shift + sign * move[3:])
             values.append(squared_residual(volume, grid, o, turned))
         slope = (values[0] - values[1]) / (2 * step)
         torch.testing.assert_close(equations.gradient[:, axis], slope / 2, rtol=1e-4, atol=1e-3)
@@ -85,9 +83,7 @@ def test_matrix_is_the_curvature_where_the_residual_vanishes(problem):
     volume, grid, o, poses = in_double(problem)
     model = reference.slices(volume, grid, poses.rotation, o.disc) * o.disc.shift_phase(poses.shift, o.box)
     model = model * o.ctf[poses.image] * o.scale[poses.image, None]
-    perfect = o._replace(
-        images=model, ctf=o.ctf[poses.image], group=o.group[poses.image], scale=o.scale[poses.image]
-    )
+    perfect = o._replace(images=model, ctf=o.ctf[poses.image], group=o.group[poses.image], scale=o.scale[poses.image])
     own = Poses(torch.arange(len(model)), poses.rotation, poses.shift)
     equations = reference.normal_equations(volume, grid, perfect, own)
     assert equations.gradient.abs().max() < 1e-8

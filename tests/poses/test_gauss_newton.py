@@ -83,7 +83,7 @@ def test_the_prior_is_a_gaussian_in_pixels():
 
 
 def test_a_tighter_prior_pulls_shifts_in(setting):
-    volume, observations, true, start = setting
+    volume, observations, true, _ = setting
     # Images faint enough that the prior matters: the balance point lies between nothing and the true shift.
     faint = observations._replace(weight=observations.weight * 1e-6)
     poses, _ = refine_poses(volume, GRID, faint, true, steps=8, shift_sd=0.5)

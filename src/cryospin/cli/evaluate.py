@@ -19,7 +19,9 @@ def evaluate(
     json_out: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Also write the figures to this file.", show_default=False)
     ] = None,
-    datadir: Annotated[Path | None, typer.Option(help="Folder to look for image stacks in first.", show_default=False)] = None,
+    datadir: Annotated[
+        Path | None, typer.Option(help="Folder to look for image stacks in first.", show_default=False)
+    ] = None,
 ) -> None:
     """Compare a map and its poses with the truth: rotation, shift and hand are found first.
 

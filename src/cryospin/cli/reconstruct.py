@@ -14,7 +14,9 @@ _PARTICLE, _METHOD, _MACHINE = "Particle", "Method", "Machine"
 
 
 def reconstruct(
-    particles: Annotated[Path, typer.Argument(help="Particle table: a RELION .star file (3.1 or later).", show_default=False)],
+    particles: Annotated[
+        Path, typer.Argument(help="Particle table: a RELION .star file (3.1 or later).", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results; must not hold a run yet.", show_default=False)],
     preset: Annotated[
         str,
@@ -43,20 +45,30 @@ def reconstruct(
     ] = 0,
     mask_diameter: Annotated[
         float | None,
-        typer.Option(help="Diameter of a sphere that holds the particle, Å; 84 % of the box by default.", rich_help_panel=_PARTICLE),
+        typer.Option(
+            help="Diameter of a sphere that holds the particle, Å; 84 % of the box by default.", rich_help_panel=_PARTICLE
+        ),
     ] = None,
     symmetry: Annotated[
-        str, typer.Option(help="Point group imposed from the start, main axis along z: C1, C3, D7, T, O, I.", rich_help_panel=_PARTICLE)
+        str,
+        typer.Option(
+            help="Point group imposed from the start, main axis along z: C1, C3, D7, T, O, I.", rich_help_panel=_PARTICLE
+        ),
     ] = "C1",
     invert: Annotated[
         bool | None,
-        typer.Option(help="Protein is dark (--invert) or white (--no-invert); detected by default.", rich_help_panel=_PARTICLE),
+        typer.Option(
+            help="Protein is dark (--invert) or white (--no-invert); detected by default.", rich_help_panel=_PARTICLE
+        ),
     ] = None,
     datadir: Annotated[
         Path | None, typer.Option(help="Folder to look for image stacks in first.", rich_help_panel=_PARTICLE)
     ] = None,
     truth_poses: Annotated[
-        Path | None, typer.Option(help="True poses of simulated images, to follow the error in metrics.jsonl.", rich_help_panel=_PARTICLE)
+        Path | None,
+        typer.Option(
+            help="True poses of simulated images, to follow the error in metrics.jsonl.", rich_help_panel=_PARTICLE
+        ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu", help="What to compute on.", rich_help_panel=_MACHINE)] = "auto",
     threads: Annotated[int | None, typer.Option(help="Cores to use; all by default.", rich_help_panel=_MACHINE)] = None,

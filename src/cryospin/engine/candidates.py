@@ -36,12 +36,12 @@ class Proposer(Protocol):
 class GridProposer:
     """The best poses of a low-frequency grid over all rotations and shifts."""
 
-    names = ["grid"]
-
     def __init__(self, search: GridSearch) -> None:
         self.search = search
+        self.names = ["grid"]
 
     def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations) -> tuple[Poses, Tensor]:
+        """See `Proposer.propose`."""
         poses = self.search.propose(volume, grid, observations.up_to(_GRID_SHELL), _GRID_POSES)
         return poses, torch.zeros_like(poses.image)
 
@@ -60,6 +60,7 @@ class HeadProposer:
         self.names = [f"head {i + 1}" for i in range(heads.encoder.heads)]
 
     def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations) -> tuple[Poses, Tensor]:
+        """See `Proposer.propose`."""
         poses = self.heads.propose(observations, self.turns)
         if not self.trained:
             poses = poses.take(torch.empty(0, dtype=torch.long))

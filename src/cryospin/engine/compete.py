@@ -125,9 +125,7 @@ class Competition:
             some = weighted(observations, self.standing.noise)
             if step:
                 volume, grid = self.problem.masked_volume(self.standing.density, radius)
-                poses, misfit = refine_poses(
-                    volume, grid, some, modes.poses, steps=_STEPS, shift_sd=self.problem.shift_sd
-                )
+                poses, misfit = refine_poses(volume, grid, some, modes.poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
                 modes = self._distinct(modes.with_poses(poses, misfit), radius)
             accumulated = AccumulatedVolume(FourierGrid(radius), self.problem.group)
             accumulated.add(some, modes.poses, modes.responsibilities())

@@ -28,7 +28,7 @@ _RAMP = 0.8
 _PERPLEXITY = (500.0, 10.0)
 _FIRST_NATS, _LAST_NATS = 5.0, 80.0
 _FIRST_SHELLS, _LAST_SHELLS = (3, 8), (8, 9)
-_BATCH = (200, 2000)
+_BATCH = (300, 2000)
 _BATCH_NATS = 30_000.0
 """Images in a batch carry about this much information at the last frequency limit."""
 

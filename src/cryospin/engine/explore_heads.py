@@ -100,9 +100,7 @@ class HeadExploration:
         self.heads.learn(seen, best.poses)
         return best
 
-    def _candidates(
-        self, volume: Tensor, grid: FourierGrid, seen: Observations, some: Observations, random: float
-    ) -> Modes:
+    def _candidates(self, volume: Tensor, grid: FourierGrid, seen: Observations, some: Observations, random: float) -> Modes:
         """The heads' views and random ones, each at its best in-plane angle and shift."""
         problem, heads = self.problem, self.heads.encoder.heads
         shifts = shift_grid(problem.shift_limit, problem.box / (4 * some.disc.radius), self.generator)

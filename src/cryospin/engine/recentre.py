@@ -14,7 +14,8 @@ from cryospin.volume.mask import outline_mask
 def recentre(density: Tensor, poses: Poses, problem: Problem) -> tuple[Tensor, Poses]:
     """Move a map's centre of mass to the box centre, and the particles with it.
 
-    A map moved by `T` moves each particle by `(R T)_xy`. With a point group, only the part of `T` that it leaves
+    Where the map moves by `T`, a particle's displacement from it becomes less by `(R T)_xy`, and its image stays what it
+    was. With a point group, only the part of `T` that it leaves
     alone is taken, which keeps the axes where they are.
 
     density: `(d, d, d)`, any `d` of the problem's physical size
@@ -24,5 +25,5 @@ def recentre(density: Tensor, poses: Poses, problem: Problem) -> tuple[Tensor, P
     k = (torch.arange(box) - box // 2).float()
     x, y, z = (float((weight.sum(axes) * k).sum() / weight.sum()) for axes in ((0, 1), (0, 2), (1, 2)))
     move = -(problem.group @ torch.tensor([x, y, z])).mean(0)
-    shift = poses.shift + (poses.rotation[:, :2] @ (move * problem.box / box))
+    shift = poses.shift - (poses.rotation[:, :2] @ (move * problem.box / box))
     return move_map(density, torch.eye(3), move), poses._replace(shift=shift)

@@ -47,3 +47,20 @@ class Listener(Protocol):
 
     def reading(self, total: int) -> Callable[[int], None]:
         """Images are about to be read; the function returned is called with the number done since its last call."""
+
+
+class Silence:
+    """Listens to nothing."""
+
+    def note(self, text: str) -> None:
+        """Not shown."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Not shown."""
+
+    def expect(self, stage: str, epochs: int) -> None:
+        """Not shown."""
+
+    def reading(self, total: int) -> Callable[[int], None]:
+        """Not shown."""
+        return lambda done: None

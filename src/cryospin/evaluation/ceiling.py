@@ -37,7 +37,9 @@ def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None) -
             datadir=datadir or (Path(config["datadir"]) if "datadir" in config else None),
         )
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"config.toml cannot be used ({error})", where=run, remedy="Give a finished run's folder") from error
+        raise InputError(
+            f"config.toml cannot be used ({error})", where=run, remedy="Give a finished run's folder"
+        ) from error
     _, _, problem = prepare(settings)
     count = len(problem)
     shift = (poses.shift / problem.pixel_size).float()

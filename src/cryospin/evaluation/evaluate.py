@@ -91,7 +91,10 @@ def _compare_poses(figures: dict[str, Any], own: GivenPoses, true: GivenPoses, s
         )
     errors = pose_errors(own.rotation, own.shift, true.rotation, true.shift, point_group(symmetry))
     figures["rotation_error_deg"] = errors.summary()
-    figures["shift_error_A"] = {"median": float(errors.shift.median()), "median_px": float(errors.shift.median()) / own.pixel_size}
+    figures["shift_error_A"] = {
+        "median": float(errors.shift.median()),
+        "median_px": float(errors.shift.median()) / own.pixel_size,
+    }
     figures["hand"] = "flipped" if errors.flipped else "same"
 
 

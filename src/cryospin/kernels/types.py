@@ -42,9 +42,7 @@ class Observations(NamedTuple):
 
     def take(self, rows: Tensor) -> Observations:
         """A copy of some images."""
-        return self._replace(
-            images=self.images[rows], ctf=self.ctf[rows], group=self.group[rows], scale=self.scale[rows]
-        )
+        return self._replace(images=self.images[rows], ctf=self.ctf[rows], group=self.group[rows], scale=self.scale[rows])
 
 
 class Poses(NamedTuple):

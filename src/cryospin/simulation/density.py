@@ -70,13 +70,26 @@ def density_from_atoms(path: Path, box: int, pixel_size: float) -> Tensor:
 
 
 def density_from_map(path: Path, box: int, pixel_size: float) -> Tensor:
-    """A map resampled to the voxel size asked for and padded or cut to the box; 5 Å voxels where the header has none."""
+    """A map resampled to the voxel size asked for and padded or cut to the box.
+
+    A header without a voxel size is taken to mean `pixel_size`.
+    """
     density, voxel = read_map(path)
     voxel = voxel or pixel_size
-    # Whole boxes only: pad so that the resampled box is an even number of new voxels.
-    density = _fit(density - density[0].median(), density.shape[0] + density.shape[0] % 2)
-    resampled = max(2, round(density.shape[0] * voxel / pixel_size / 2) * 2)
+    padded = _even_multiple(density.shape[0] + density.shape[0] % 2, voxel / pixel_size)
+    density = _fit(density - density[0].median(), padded)
+    resampled = max(2, round(padded * voxel / pixel_size / 2) * 2)
     return _fit(resample_map(density, resampled), box)
+
+
+def _even_multiple(size: int, ratio: float) -> int:
+    """The even size, from `size` to a little more, whose product with `ratio` is nearest to an even number."""
+
+    def stretch(n: int) -> float:
+        half = n * ratio / 2
+        return abs(round(half) / half - 1)
+
+    return min(range(size, size + size // 4 + 16, 2), key=stretch)
 
 
 def _first_model(structure: gemmi.Structure) -> list[gemmi.CRA]:

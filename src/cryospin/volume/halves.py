@@ -27,6 +27,7 @@ class HalfMaps:
 
     @property
     def grid(self) -> FourierGrid:
+        """The lattice."""
         return self.first.grid
 
     @property
@@ -56,7 +57,9 @@ class HalfMaps:
         curve[0] = curve[1]
         curve = curve.clamp(0, _HIGHEST_FSC)
         ratio = (curve / (1 - curve)).clamp_min(_LEAST_SSNR)
-        weight = 0.5 * (self.first.shell_average(self.first.denominator) + self.second.shell_average(self.second.denominator))
+        weight = 0.5 * (
+            self.first.shell_average(self.first.denominator) + self.second.shell_average(self.second.denominator)
+        )
         return ratio / weight.clamp_min(1e-12)
 
 
@@ -71,7 +74,7 @@ class FscCurves:
 
     unmasked: of the whole boxes
     masked: within the mask
-    randomised: within the mask, phases random beyond a shell where the masked curve is still high: what the mask alone makes
+    randomised: within the mask, phases random beyond a shell: what the mask alone correlates
     corrected: `masked` with that taken off (Chen et al., Ultramicroscopy 2013)
     """
 

@@ -41,5 +41,3 @@ def columns(o: Observations) -> tuple[np.ndarray, ...]:
         array(o.disc.kx),
         array(o.disc.ky),
     )
-
-

@@ -128,5 +128,3 @@ def _insert_part(
             u, v = kx[p], ky[p]
             x, y, z = r[0, 0] * u + r[1, 0] * v, r[0, 1] * u + r[1, 1] * v, r[0, 2] * u + r[1, 2] * v
             _deposit(sums, middle, x, y, z, buffer[0, p], buffer[1, p], buffer[2, p])
-
-

@@ -36,9 +36,7 @@ def normal_equations(volume: Tensor, grid: FourierGrid, observations: Observatio
 
 
 @compiled
-def _normal_part(
-    volume, half, padding, images, ctf, weight, group, scale, kx, ky, image, rotations, shifts, box, rows, out
-):
+def _normal_part(volume, half, padding, images, ctf, weight, group, scale, kx, ky, image, rotations, shifts, box, rows, out):
     buffer = np.empty((8, kx.size), np.float32)
     for j in rows:
         i = image[j]

@@ -126,5 +126,3 @@ def _slice_back_part(volume, half, padding, rotations, kx, ky, rows, upstream, o
                 along_v += ky[p] * d
             out[j, 0, axis] = along_u * padding
             out[j, 1, axis] = along_v * padding
-
-

@@ -1,0 +1,147 @@
+"""The command line: what it prints, what it writes and how it fails."""
+
+from __future__ import annotations
+
+import json
+
+import mrcfile
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cryospin.cli import app
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def particles(tmp_path):
+    """Twelve simulated images of 24 pixels."""
+    result = call("simulate", "--out", tmp_path / "data", "--n", 12, "--box", 24, "--pixel-size", 8, "--seed", 4)
+    assert result.exit_code == 0, result.output
+    return tmp_path / "data" / "particles.star"
+
+
+def complaint(result, *words):
+    """The one line a failed command ends with."""
+    assert result.exit_code == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("cryospin: error: ")
+    assert [w for w in words if w not in lines[0]] == []
+    return lines[0]
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_simulate_writes_images_and_truth(particles):
+    names = {p.name for p in particles.parent.iterdir()}
+    assert names == {"particles.star", "particles.mrcs", "truth.star", "truth.mrc"}
+
+
+def test_simulate_refuses_a_signal_to_noise_ratio_of_zero(tmp_path):
+    complaint(call("simulate", "--out", tmp_path / "x", "--snr", 0), "--snr", "0.1")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_missing_table_is_named(tmp_path):
+    out = tmp_path / "run"
+    complaint(call("reconstruct", tmp_path / "none.star", "--out", out), "none.star", "no such file")
+    assert not out.exists()
+
+
+def test_a_missing_stack_is_named_with_the_places_tried(particles, tmp_path):
+    (particles.parent / "particles.mrcs").unlink()
+    complaint(call("reconstruct", particles, "--out", tmp_path / "run"), "particles.mrcs", "--datadir", str(particles.parent))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_column_is_named(particles, tmp_path):
+    edit(particles, "_rlnDefocusU", "_rlnSomethingElse")
+    complaint(call("reconstruct", particles, "--out", tmp_path / "run"), "particles.star", "rlnDefocusU", "CTF")
+
+
+def test_images_that_are_not_square_are_refused(particles, tmp_path):
+    stack = particles.parent / "particles.mrcs"
+    stack.unlink()
+    with mrcfile.new(stack) as handle:
+        handle.set_data(np.ones((12, 24, 20), np.float32))
+    complaint(call("reconstruct", particles, "--out", tmp_path / "run"), "particles.mrcs", "20 x 24", "square")
+
+
+def test_a_table_without_particles_is_refused(particles, tmp_path):
+    text = particles.read_text().splitlines()
+    particles.write_text("\n".join(line for line in text if "@particles.mrcs" not in line) + "\n")
+    complaint(call("reconstruct", particles, "--out", tmp_path / "run"), "particles.star", "no particles")
+
+
+def test_nan_pixels_are_found(particles, tmp_path):
+    with mrcfile.open(particles.parent / "particles.mrcs", mode="r+") as handle:
+        handle.data[4, 2, 2] = np.nan
+    complaint(call("reconstruct", particles, "--out", tmp_path / "run"), "particles.mrcs", "image 5", "NaN", "Remove")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--preset", "magic"),
+        ("--proposals", "guess"),
+        ("--box", "25"),
+        ("--box", "400"),
+        ("--symmetry", "Q3"),
+        ("--threads", "0"),
+        ("--mask-diameter", "-3"),
+        ("--device", "abacus"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_by_name(particles, tmp_path, option, value):
+    complaint(call("reconstruct", particles, "--out", tmp_path / "run", option, value), option, value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_refuses_a_folder_that_is_no_run(tmp_path):
+    complaint(call("evaluate", tmp_path), str(tmp_path), "map.mrc")
+
+
+def test_evaluate_of_a_map_with_itself_is_perfect(particles, tmp_path):
+    truth = particles.parent / "truth.mrc"
+    out = tmp_path / "figures.json"
+    result = call("evaluate", truth, "--truth-map", truth, "--json", out)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(out.read_text())
+    assert set(figures) >= {"rotation_error_deg", "shift_error_A", "hand", "resolution_A", "map_correlation"}
+    assert set(figures["resolution_A"]) == {"fsc_0_5", "fsc_0_143", "half_map_0_143"}
+    assert figures["map_correlation"] > 0.99
+    assert figures["hand"] == "same"
+
+
+def test_evaluate_refuses_a_map_of_another_size(particles, tmp_path):
+    other = tmp_path / "other.mrc"
+    with mrcfile.new(other) as handle:
+        handle.set_data(np.ones((24, 24, 24), np.float32))
+        handle.voxel_size = 3.0
+    complaint(call("evaluate", particles.parent / "truth.mrc", "--truth-map", other), "other.mrc", "72 Å", "192 Å")
+
+
+def test_report_refuses_a_folder_that_is_no_run(tmp_path):
+    complaint(call("report", tmp_path), str(tmp_path))
+
+
+def test_doctor_lists_versions_as_json():
+    result = call("doctor", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.output)["versions"]["torch"]
+
+
+def test_help_names_every_command():
+    result = call("--help")
+    assert result.exit_code == 0
+    for command in ("simulate", "reconstruct", "evaluate", "report", "doctor"):
+        assert command in result.output

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
+from cryospin.geometry.rotations import distance_deg, in_plane, random_rotations
+from cryospin.kernels.types import Poses
+from cryospin.proposals.heads import INPUT_BOX, HeadProposals, _transform, encoder_input
+
+BOX = 24
+GRID, DISC = FourierGrid(10), HalfDisc.build(10)
+
+
+@pytest.fixture(scope="module")
+def setting(blobs, observe):
+    """Images of a map at a few known poses, centred and not."""
+    g = torch.Generator().manual_seed(2)
+    volume = map_to_grid(blobs.density(BOX), GRID)
+    true = Poses(torch.arange(24), random_rotations(24, g), torch.randn(24, 2, generator=g))
+    return volume, observe(volume, GRID, true, DISC, BOX), true
+
+
+def test_each_head_proposes_a_pose_for_each_image(setting):
+    _, observations, _ = setting
+    poses = HeadProposals(seed=0, heads=3).propose(observations)
+    assert torch.equal(poses.image, torch.arange(24).repeat_interleave(3))
+    assert poses.rotation.shape == (72, 3, 3)
+    assert poses.shift.shape == (72, 2)
+    torch.testing.assert_close(poses.rotation @ poses.rotation.mT, torch.eye(3).expand(72, 3, 3), rtol=0, atol=1e-4)
+    assert not torch.allclose(poses.rotation[0], poses.rotation[1])
+    assert not poses.rotation.requires_grad
+
+
+def test_turned_copies_multiply_the_proposals(setting):
+    _, observations, _ = setting
+    heads = HeadProposals(seed=0, heads=3)
+    once, thrice = heads.propose(observations), heads.propose(observations, turns=4)
+    assert torch.equal(thrice.image, torch.arange(24).repeat_interleave(12))
+    torch.testing.assert_close(thrice.rotation.view(24, 12, 3, 3)[:, :3].flatten(0, 1), once.rotation, rtol=0, atol=1e-5)
+    torch.testing.assert_close(thrice.shift.view(24, 12, 2)[:, :3].flatten(0, 1), once.shift, rtol=0, atol=1e-5)
+
+
+def test_the_seed_decides_the_heads_and_leaves_others_alone(setting):
+    _, observations, true = setting
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    a, b, c = (HeadProposals(seed, heads=2) for seed in (1, 1, 2))
+    for heads in (a, b, c):
+        heads.learn(observations, true)
+    assert torch.equal(torch.rand(3), expected), "the global generator was used"
+    one, two, three = (heads.propose(observations).rotation for heads in (a, b, c))
+    assert torch.equal(one, two)
+    assert not torch.allclose(one, three)
+
+
+def test_learning_one_pose_teaches_it_at_every_turn_in_the_plane(setting):
+    _, observations, true = setting
+    heads = HeadProposals(seed=0, heads=2)
+    one, copies = observations.take(torch.tensor([0])), true.take(torch.zeros(16, dtype=torch.long))
+
+    def distance():
+        poses = heads.propose(one, turns=6)
+        return float(distance_deg(poses.rotation, true.rotation[:1].expand(12, 3, 3)).view(6, 2).amin(1).mean())
+
+    before = distance()
+    for _ in range(70):
+        nearest = heads.learn(observations, copies)
+        assert nearest.shape == (2,)
+        assert nearest.sum() == 16
+    assert before > 50
+    assert distance() < 20
+
+
+def test_encoder_input_is_upright_whitened_and_of_unit_variance(setting):
+    _, observations, _ = setting
+    images = encoder_input(observations)
+    assert images.shape == (24, 1, INPUT_BOX, INPUT_BOX)
+    torch.testing.assert_close(images.std(dim=(1, 2, 3)), torch.ones(24), rtol=0.01, atol=0)
+    # Twice the CTF, so its sign is gone: an image and its contrast reversal by the CTF look alike.
+    flipped = observations._replace(images=-observations.images, ctf=-observations.ctf)
+    torch.testing.assert_close(encoder_input(flipped), images)
+    louder = observations._replace(images=3 * observations.images)
+    torch.testing.assert_close(encoder_input(louder), images, rtol=1e-4, atol=1e-4)
+
+
+def test_encoder_input_of_an_empty_image_is_finite(setting):
+    _, observations, _ = setting
+    empty = observations._replace(images=torch.zeros_like(observations.images))
+    assert (encoder_input(empty) == 0).all()
+
+
+@pytest.mark.parametrize("degrees", [0.0, 90.0, -90.0, 37.0, 200.0])
+def test_turning_an_image_is_projecting_at_the_turned_pose(blobs, degrees):
+    g = torch.Generator().manual_seed(1)
+    rotation = random_rotations(1, g)[0]
+    angle = torch.tensor([math.radians(degrees)])
+    shift, move = torch.tensor([1.5, -1.0]), torch.tensor([[0.04, -0.06]])
+    turn = in_plane(angle)[0]
+    image = blobs.image(BOX, rotation, shift)
+    got = _transform(image[None, None], angle, move)[0, 0]
+    want = blobs.image(BOX, turn @ rotation, turn[:2, :2] @ shift + move[0] * BOX)
+    error = (got - want).norm() / want.norm()
+    assert float(error) < 0.06
+    backwards = blobs.image(BOX, turn.T @ rotation, turn.T[:2, :2] @ shift + move[0] * BOX)
+    if degrees % 180:
+        assert float((got - backwards).norm() / want.norm()) > 0.3
+
+
+def test_images_that_stay_are_not_changed(generator):
+    images = torch.randn(3, 1, INPUT_BOX, INPUT_BOX, generator=generator)
+    got = _transform(images, torch.zeros(3), torch.zeros(3, 2))
+    torch.testing.assert_close(got, images, rtol=0, atol=1e-5)
+
+
+def test_turned_proposals_are_turned_back(setting):
+    # An encoder that knows the answer of the turned image must give the pose of the image itself.
+    _, observations, true = setting
+    heads = HeadProposals(seed=0, heads=1)
+    asked = []
+
+    def oracle(images):
+        step = len(asked)
+        asked.append(images)
+        turn = in_plane(torch.tensor(2 * math.pi * step / 4))
+        shift = (turn[:2, :2] @ (true.shift / BOX).T).T
+        return (turn @ true.rotation)[:, None], shift[:, None]
+
+    heads.encoder = oracle
+    poses = heads.propose(observations, turns=4)
+    assert len(asked) == 4
+    torch.testing.assert_close(poses.rotation, true.rotation[poses.image], rtol=0, atol=1e-5)
+    torch.testing.assert_close(poses.shift, true.shift[poses.image], rtol=0, atol=1e-4)
