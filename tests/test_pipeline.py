@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 import subprocess
@@ -124,7 +125,7 @@ def test_metrics_follow_the_run(run, listener):
     assert final["resolution_A"] > 0
     assert sum(final["winners"]) == COUNT
     assert len(final["winners"]) == len(final["winner_names"])
-    assert all(a["seconds"] <= b["seconds"] for a, b in zip(records, records[1:], strict=False))
+    assert all(a["seconds"] <= b["seconds"] for a, b in itertools.pairwise(records))
 
 
 def test_the_switch_is_logged_with_its_reason(run, listener):

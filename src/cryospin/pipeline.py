@@ -40,8 +40,12 @@ MASK_DIAMETER = 0.84
 """Of the box, unless the user gives one."""
 
 _STARTS = 3
-_CONVINCING = 0.85
-"""A start is carried on at once if its poses account for this share of the images' information."""
+_CONVINCING = {"grid": 0.85, "both": 0.85, "heads": 0.4}
+"""A start is carried on at once if its poses account for this share of the images' information. The heads leave more to
+the rounds that follow."""
+
+_RANDOM_VIEWS = 40
+"""Where there is no grid, so many random views compete with the heads'."""
 
 _ROUNDS = (9, 9, 12, 12)
 _TRUSTED = 12
@@ -56,12 +60,13 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
     raises: `InputError` for anything wrong with the input
     """
     listener = listener or Silence()
+    started = time.monotonic()
     torch.set_num_threads(settings.cores)
     RunFolder.refuse_if_used(settings.out)
     particles, packed, problem = prepare(settings, listener.reading)
     truth = _truth(settings, particles)
     folder = RunFolder.create(settings)
-    journal = Journal(folder, listener, truth)
+    journal = Journal(folder, listener, started, truth)
     _describe(journal, settings, particles, packed, problem)
     standing, proposers = _find_structure(problem, settings, journal)
     refinement = _refine(problem, settings, standing, proposers, journal)
@@ -98,10 +103,9 @@ class Journal:
 
     folder: RunFolder
     listener: Listener
+    started: float
     truth: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def __post_init__(self) -> None:
-        self.started, self.epochs = time.monotonic(), 0
+    epochs: int = 0
 
     def note(self, text: str) -> None:
         """A line for the log and whoever watches."""
@@ -161,7 +165,7 @@ def _find_structure(problem: Problem, settings: Settings, journal: Journal) -> t
         journal.note(f"start {start + 1}: poses account for {100 * share:.0f} % of what the images hold")
         if best is None or share > best[0]:
             best = share, competition
-        if share >= _CONVINCING:
+        if share >= _CONVINCING[settings.explores_with]:
             break
     else:
         journal.note(f"no start convinced; going on with the best of {_STARTS}")
@@ -180,15 +184,17 @@ def _find_structure(problem: Problem, settings: Settings, journal: Journal) -> t
 def _one_start(problem: Problem, settings: Settings, seed: int, journal: Journal) -> Competition:
     """Explore from nothing and hold the first round of the competition."""
     generator = torch.Generator().manual_seed(seed + 1)
+    search = GridSearch(problem.shift_sd, problem.shift_limit, generator)
     heads = HeadProposals(seed + 2)
-    grid = GridProposer(GridSearch(problem.shift_sd, problem.shift_limit, generator))
     exploration: GridExploration | HeadExploration
     if settings.explores_with == "heads":
-        exploration = HeadExploration(problem, heads, seed)
-        proposers: list[Proposer] = [HeadProposer(heads, turns=4, trained=True)]
+        guesser = HeadProposer(heads, search, random_views=_RANDOM_VIEWS)
+        proposers: list[Proposer] = [guesser]
+        exploration = HeadExploration(problem, guesser, seed)
     else:
+        proposers = [GridProposer(search)]
+        proposers += [HeadProposer(heads, search)] if settings.explores_with == "both" else []
         exploration = GridExploration(problem, seed)
-        proposers = [grid, HeadProposer(heads)] if settings.explores_with == "both" else [grid]
     journal.expect(exploration.stage, exploration.epochs)
     for _ in range(exploration.epochs):
         journal.epoch(exploration.epoch())

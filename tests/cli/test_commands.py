@@ -58,7 +58,9 @@ def test_a_missing_table_is_named(tmp_path):
 
 def test_a_missing_stack_is_named_with_the_places_tried(particles, tmp_path):
     (particles.parent / "particles.mrcs").unlink()
-    complaint(call("reconstruct", particles, "--out", tmp_path / "run"), "particles.mrcs", "--datadir", str(particles.parent))
+    complaint(
+        call("reconstruct", particles, "--out", tmp_path / "run"), "particles.mrcs", "--datadir", str(particles.parent)
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -19,6 +19,8 @@ def test_it_ends_when_winners_are_still_and_clear():
     assert "95 %" in reason
 
 
-@pytest.mark.parametrize(("moved", "margin", "radius"), [(0.2, 0.95, 12), (0.01, 0.5, 12), (0.01, 0.95, 9), (float("nan"), 0.95, 12)])
+@pytest.mark.parametrize(
+    ("moved", "margin", "radius"), [(0.2, 0.95, 12), (0.01, 0.5, 12), (0.01, 0.95, 9), (float("nan"), 0.95, 12)]
+)
 def test_it_goes_on_otherwise(moved, margin, radius):
     assert switch_reason(standing(moved, margin), radius, 12) == ""

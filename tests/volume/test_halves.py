@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.evaluation.fsc import fourier_shell_correlation
+from cryospin.evaluation.fsc import fourier_shell_correlation, shell_of_voxels
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import random_rotations
 from cryospin.kernels.types import Poses
 from cryospin.volume.accumulated import AccumulatedVolume
-from cryospin.volume.halves import HalfMaps, fsc_curves, masked_fsc
+from cryospin.volume.halves import HalfMaps, fsc_curves, masked_fsc, wiener_filtered
 from cryospin.volume.mask import spherical_mask
 
 BOX = 24
@@ -40,40 +40,27 @@ def test_half_maps_agree_at_low_frequency_only(halves):
     assert float(fsc[9:11].mean()) < 0.3
 
 
-def test_both_is_the_sum_and_leaves_the_halves_alone(halves):
-    before = halves.first.numerator.clone()
-    both = halves.both
-    torch.testing.assert_close(both.numerator, halves.first.numerator + halves.second.numerator)
-    torch.testing.assert_close(both.denominator, halves.first.denominator + halves.second.denominator)
-    both.fade(0.0)
-    assert torch.equal(halves.first.numerator, before)
-
-
 def test_the_filter_from_the_halves_beats_no_filter(halves, truth):
-    first, second = halves.unfiltered(BOX)
-    prior = halves.prior_power(fourier_shell_correlation(first, second)).float()
-    assert (prior > 0).all()
-    filtered = halves.both.solve(prior, box=BOX)
-    unfiltered = (first + second) / 2
-    assert float((filtered - truth).square().sum()) < 0.7 * float((unfiltered - truth).square().sum())
+    maps = halves.unfiltered(BOX)
+    fsc = fourier_shell_correlation(*maps)
+    average = (maps[0] + maps[1]) / 2
+
+    def error(density):
+        return float((density - truth).square().sum())
+
+    assert error(wiener_filtered(average, fsc, whole=True)) < 0.7 * error(average)
+    assert error(wiener_filtered(maps[0], fsc, whole=False)) < 0.7 * error(maps[0])
 
 
-def test_the_prior_makes_the_filter_of_the_whole_from_the_fsc_of_the_halves(halves):
-    # Equal weights everywhere: the Wiener filter of both halves is 2 FSC / (1 + FSC), as in Rosenthal and Henderson.
-    flat = [AccumulatedVolume(GRID) for _ in range(2)]
-    for volume in flat:
-        volume.denominator += 3.0
-    even = HalfMaps(*flat)
-    fsc = torch.tensor([1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.5, 0.3, 0.143, 0.05], dtype=torch.float64)
-    prior = even.prior_power(fsc)[1:10]
-    weight = 6.0
-    torch.testing.assert_close(weight / (weight + 1 / prior), 2 * fsc[1:] / (1 + fsc[1:]), rtol=1e-3, atol=1e-3)
-
-
-def test_shells_beyond_the_first_zero_have_no_signal(halves):
-    power = halves.prior_power(torch.tensor([1.0, 1.0, 0.9, 0.01, 0.8], dtype=torch.float64))
-    assert power.shape == (GRID.radius + 1,)
-    assert float(power[3:].max()) < 1e-2 * float(power[2])
+@pytest.mark.parametrize("whole", [True, False])
+def test_each_shell_is_multiplied_by_its_filter(truth, whole):
+    fsc = torch.tensor([1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.5, 0.3, 0.143, 0.05, 0.01, 0.9], dtype=torch.float64)
+    filtered = wiener_filtered(truth, fsc, whole=whole)
+    before, after, shell = torch.fft.rfftn(truth), torch.fft.rfftn(filtered), shell_of_voxels(BOX)
+    for k in range(1, 10):
+        want = 2 * fsc[k] / (1 + fsc[k]) if whole else fsc[k]
+        torch.testing.assert_close(after[shell == k], before[shell == k] * float(want), rtol=1e-3, atol=1e-3)
+    assert float(after[shell >= 10].abs().max()) < 1e-4 * float(before.abs().max())
 
 
 def test_masking_raises_the_correlation(halves):

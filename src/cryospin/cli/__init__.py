@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from typing import Annotated, Any
 
@@ -11,6 +12,10 @@ from typer.core import TyperGroup
 
 from cryospin.cli import doctor, evaluate, reconstruct, report, simulate
 from cryospin.errors import InputError
+
+# Threads that wait for work should sleep: spinning ones steal the cores from this program's own kernels and from whatever
+# else runs on the machine. Must be said before PyTorch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit statuses; 0 means that the command did all it was asked to."""

@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid
+from cryospin.geometry.rotations import random_rotations
 from cryospin.kernels.types import Observations, Poses
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes
 from cryospin.proposals.grid import GridSearch
 from cryospin.proposals.heads import HeadProposals
+from cryospin.proposals.views import own_views, shared_views
 
 _CHUNK = 1000
 _STEPS = 3
 _GRID_SHELL = 9
 _GRID_POSES = 12
+_STEP_DEG = 15.0
 _LEARN_BATCH, _LEARN_IMAGES = 100, 6000
 
 
@@ -50,28 +53,42 @@ class GridProposer:
 
 
 class HeadProposer:
-    """The heads' poses for an image; they stay silent until they have learned something.
+    """The heads' views of each image, and a few random ones, each at its best in-plane angle and shift.
 
-    turns: also look at the image turned in the plane, by this many equal steps, for more variety
+    Random views keep alive what no head has guessed yet; a run that also has a grid needs none. The heads stay silent
+    until they have learned something.
     """
 
-    def __init__(self, heads: HeadProposals, turns: int = 1, *, trained: bool = False) -> None:
-        self.heads, self.turns, self.trained = heads, turns, trained
-        self.names = [f"head {i + 1}" for i in range(heads.encoder.heads)]
+    def __init__(self, heads: HeadProposals, search: GridSearch, *, random_views: int = 0) -> None:
+        self.heads, self.search, self.random_views = heads, search, random_views
+        self.names = [f"head {i + 1}" for i in range(heads.encoder.heads)] + (["random view"] if random_views else [])
 
     def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations) -> tuple[Poses, Tensor]:
         """See `Proposer.propose`."""
-        poses = self.heads.propose(observations, self.turns)
-        if not self.trained:
-            poses = poses.take(torch.empty(0, dtype=torch.long))
-        return poses, torch.arange(len(poses.image)) % len(self.names)
+        some = observations.up_to(min(_GRID_SHELL, grid.radius))
+        shifts, prior = self.search.shifts(some)
+        poses, source, count = [], [], self.heads.encoder.heads
+        if self.heads.trained:
+            guess = self.heads.propose(observations).rotation.unflatten(0, (-1, count))
+            poses.append(own_views(volume, grid, some, guess, shifts, prior, _STEP_DEG))
+            source.append(torch.arange(len(poses[0].image)) % count)
+        if self.random_views:
+            views = random_rotations(self.random_views, self.search.generator)
+            poses.append(shared_views(volume, grid, some, views, shifts, prior, _STEP_DEG))
+            source.append(torch.full_like(poses[-1].image, count))
+        if not poses:
+            return _no_poses(), torch.empty(0, dtype=torch.long)
+        return Poses.join(poses), torch.cat(source)
 
     def learn(self, observations: Observations, winners: Poses) -> None:
         """One pass over the images, or over so many of them that it stays short."""
         order = torch.randperm(len(winners.image), generator=self.heads.generator)[:_LEARN_IMAGES]
         for rows in order.split(_LEARN_BATCH):
             self.heads.learn(observations, winners.take(rows))
-        self.trained = True
+
+
+def _no_poses() -> Poses:
+    return Poses(torch.empty(0, dtype=torch.long), torch.empty(0, 3, 3), torch.empty(0, 2))
 
 
 def search(

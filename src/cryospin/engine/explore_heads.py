@@ -11,17 +11,15 @@ import math
 import torch
 from torch import Tensor
 
+from cryospin.engine.candidates import HeadProposer
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import random_rotations
-from cryospin.kernels.types import Observations, Poses
+from cryospin.kernels.types import Poses
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes
-from cryospin.proposals.grid import shift_grid
-from cryospin.proposals.heads import HeadProposals
-from cryospin.proposals.views import own_views, shared_views
 from cryospin.volume.accumulated import AccumulatedVolume
 
 _EPOCHS = 16
@@ -30,7 +28,6 @@ _SHELLS = (3, 9)
 _RAMP = 0.8
 _PERPLEXITY = (32.0, 2.0)
 _RANDOM_VIEWS = (40, 16)
-_STEP_DEG = 15.0
 _STEPS = 2
 _MEMORY, _NOISE_MEMORY = 0.9, 0.8
 
@@ -41,13 +38,13 @@ class HeadExploration:
     stage = "explore"
     epochs = _EPOCHS
 
-    def __init__(self, problem: Problem, heads: HeadProposals, seed: int) -> None:
-        self.problem, self.heads = problem, heads
+    def __init__(self, problem: Problem, proposer: HeadProposer, seed: int) -> None:
+        self.problem, self.proposer = problem, proposer
         self.generator = torch.Generator().manual_seed(seed)
         self.first, self.last = (min(r, problem.last_shell) for r in _SHELLS)
         self.noise = problem.total.clone()
         self.volume = AccumulatedVolume(FourierGrid(self.last), problem.group)
-        self.names = [f"head {i + 1}" for i in range(heads.encoder.heads)] + ["random view"]
+        self.names = proposer.names
         self.done = 0
         rows = problem.order(self.generator)[:500].sort().values
         some = weighted(problem.observations.up_to(self.last).take(rows), self.noise)
@@ -87,9 +84,10 @@ class HeadExploration:
         seen = weighted(everything, self.noise)
         some = seen.up_to(radius)
         volume, grid = problem.masked_volume(self.volume.solve(problem.signal, radius), radius)
-        modes = self._candidates(volume, grid, seen, some, _between(_RANDOM_VIEWS, progress))
-        poses, misfit = refine_poses(volume, grid, some, modes.poses, steps=_STEPS, shift_sd=problem.shift_sd)
-        modes = modes.with_poses(poses, misfit)
+        self.proposer.random_views = round(_between(_RANDOM_VIEWS, progress))
+        poses, source = self.proposer.propose(volume, grid, seen)
+        poses, misfit = refine_poses(volume, grid, some, poses, steps=_STEPS, shift_sd=problem.shift_sd)
+        modes = Modes(poses, misfit, source)
         best = modes.best()
         share = modes.responsibilities(_sharpness(modes, math.log(_between(_PERPLEXITY, progress))))
         worth = share > 1e-3
@@ -97,20 +95,8 @@ class HeadExploration:
         self.volume.add(some, modes.poses.take(worth), share[worth])
         residual = residual_power(volume, grid, some, best.poses)
         self.noise[: radius + 1] = _NOISE_MEMORY * self.noise[: radius + 1] + (1 - _NOISE_MEMORY) * residual
-        self.heads.learn(seen, best.poses)
+        self.proposer.heads.learn(seen, best.poses)
         return best
-
-    def _candidates(self, volume: Tensor, grid: FourierGrid, seen: Observations, some: Observations, random: float) -> Modes:
-        """The heads' views and random ones, each at its best in-plane angle and shift."""
-        problem, heads = self.problem, self.heads.encoder.heads
-        shifts = shift_grid(problem.shift_limit, problem.box / (4 * some.disc.radius), self.generator)
-        prior = -(shifts**2).sum(1) / (2 * problem.shift_sd**2)
-        guess = self.heads.propose(seen).rotation.unflatten(0, (-1, heads))
-        own = own_views(volume, grid, some, guess, shifts, prior, _STEP_DEG)
-        views = random_rotations(round(random), self.generator)
-        other = shared_views(volume, grid, some, views, shifts, prior, _STEP_DEG)
-        source = torch.cat([torch.arange(len(own.image)) % heads, torch.full_like(other.image, heads)])
-        return Modes(Poses.join([own, other]), torch.zeros(len(source), dtype=torch.float64), source)
 
 
 def _between(ends: tuple[float, float], progress: float) -> float:

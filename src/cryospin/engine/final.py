@@ -9,7 +9,7 @@ from torch import Tensor
 from cryospin.engine.half_sets import HalfSets
 from cryospin.evaluation.fsc import crossing_shell
 from cryospin.poses.modes import Modes
-from cryospin.volume.halves import FscCurves, fsc_curves
+from cryospin.volume.halves import FscCurves, fsc_curves, wiener_filtered
 from cryospin.volume.mask import outline_mask
 
 GOLD_STANDARD = 0.143
@@ -46,9 +46,9 @@ class FinalMaps:
 def final_maps(sets: HalfSets, modes: Modes) -> FinalMaps:
     """Reconstruct with all frequencies from the poses as they stand."""
     problem = sets.problem
-    sums = sets.reconstruct(modes, problem.last_shell)
-    halves = sums.unfiltered(problem.box)
-    mask = outline_mask(sums.both.solve(sums.prior_power(sets.fsc), box=problem.box), problem.mask_diameter)
+    halves = sets.reconstruct(modes, problem.last_shell).unfiltered(problem.box)
+    average = (halves[0] + halves[1]) / 2
+    mask = outline_mask(wiener_filtered(average, sets.fsc, whole=True), problem.mask_diameter)
     curves = fsc_curves(halves, mask)
-    density = sums.both.solve(sums.prior_power(curves.masked), box=problem.box) * mask
+    density = wiener_filtered(average, curves.masked, whole=True) * mask
     return FinalMaps(problem.pixel_size, density, halves, mask, curves)

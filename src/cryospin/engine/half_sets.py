@@ -13,7 +13,7 @@ from cryospin.kernels.types import Observations
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.modes import Modes
 from cryospin.volume.accumulated import AccumulatedVolume
-from cryospin.volume.halves import HalfMaps, masked_fsc
+from cryospin.volume.halves import HalfMaps, masked_fsc, wiener_filtered
 from cryospin.volume.mask import outline_mask, spherical_mask
 
 _JOINED = 4
@@ -32,6 +32,9 @@ class HalfSets:
     half: 0 or 1 for each image, fixed
     noise: power of each shell
     density: the map both halves start from, any box
+
+    scale: contrast of each image, 1 on average
+    shortfall: by how many standard errors each image's contrast falls short of the usual; large where a pose is wrong
     """
 
     def __init__(self, problem: Problem, half: Tensor, noise: Tensor, density: Tensor) -> None:
@@ -40,6 +43,7 @@ class HalfSets:
         start = resample_map(density, problem.box) * (density.shape[-1] / problem.box) ** 2
         self.maps = (start, start)
         self.scale = torch.ones(len(problem))
+        self.shortfall = torch.zeros(len(problem))
         self.mask = spherical_mask(problem.box, problem.mask_diameter)
         self.fsc = torch.ones(problem.box // 2, dtype=torch.float64)
 
@@ -82,6 +86,8 @@ class HalfSets:
             equations = kernels.normal_equations(volume, grid, observations, poses)
             contrast = (equations.cross + _CONTRAST_PRIOR) / (equations.power + _CONTRAST_PRIOR)
             self.scale[poses.image] = contrast.clamp(*_CONTRAST).float()
+            plain = equations.cross / equations.power.clamp_min(1e-9)
+            self.shortfall[poses.image] = ((plain.median() - plain) * (2 * equations.power).sqrt()).float()
             power = residual_power(volume, grid, observations._replace(scale=self.scale), poses)
             residual += power * len(poses.image) / len(self.problem)
         self.scale = self.scale / self.scale.mean()
@@ -89,11 +95,10 @@ class HalfSets:
 
     def update(self, modes: Modes, radius: int) -> None:
         """Half maps up to a shell, filtered by what they agree on, and a mask from their sum."""
-        sums, box = self.reconstruct(modes, radius), self.problem.box
-        self.fsc = masked_fsc(sums.unfiltered(box), self.mask)
-        prior = sums.prior_power(self.fsc)
-        combined = sums.both.solve(prior, box=box)
-        low = low_pass(combined, _JOINED)
-        first, second = (v.solve(prior, box=box) for v in (sums.first, sums.second))
+        maps = self.reconstruct(modes, radius).unfiltered(self.problem.box)
+        self.fsc = masked_fsc(maps, self.mask)
+        combined = wiener_filtered((maps[0] + maps[1]) / 2, self.fsc, whole=True)
+        first, second = (wiener_filtered(m, self.fsc, whole=False) for m in maps)
+        low = low_pass((first + second) / 2, _JOINED)
         self.maps = (first + low - low_pass(first, _JOINED), second + low - low_pass(second, _JOINED))
         self.mask = outline_mask(combined, self.problem.mask_diameter)

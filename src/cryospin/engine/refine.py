@@ -27,8 +27,8 @@ _LOOK_AHEAD = 2
 _MARGIN = 6
 _GROWTH = 1.5
 _RESCUE_PASSES = (1, 3)
-_DOUBTFUL = 0.5
-"""An image whose contrast at its best pose is below this share of the volume's is searched again."""
+_DOUBTFUL, _MOST_DOUBTFUL = 3.0, 0.1
+"""Images whose contrast falls short by so many standard errors are searched again, but no more than this share of them."""
 
 _STILL_DEG = 2.0
 """The refinement ends when poses turn, in the median, by less than this over the frequency limit in cycles per box."""
@@ -88,7 +88,9 @@ class Refinement:
 
     def _rescue(self, volume: Tensor, grid: FourierGrid, observations: Observations, images: Tensor) -> list[Modes]:
         """New candidates for images that hardly resemble the volume at the pose they have."""
-        doubtful = images[self.sets.scale[images] < _DOUBTFUL]
+        shortfall = self.sets.shortfall[images]
+        worst = shortfall.argsort(descending=True)[: int(_MOST_DOUBTFUL * len(images))]
+        doubtful = images[worst[shortfall[worst] > _DOUBTFUL]].sort().values
         if len(doubtful) == 0:
             return []
         return [

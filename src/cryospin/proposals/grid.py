@@ -76,11 +76,14 @@ class GridSearch:
 
     def _cells(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
         """Rotations, shifts and the shifts' log-prior at the observations' frequency limit."""
-        radius, box = observations.disc.radius, observations.box
-        step = max(_FINEST_STEP_DEG, math.degrees(1 / radius))
+        step = max(_FINEST_STEP_DEG, math.degrees(1 / observations.disc.radius))
         rotations = rotation_grid(step) @ random_rotations(1, self.generator)[0]
-        shifts = shift_grid(self.shift_limit, box / (4 * radius), self.generator)
-        return rotations, shifts, -(shifts**2).sum(1) / (2 * self.shift_sd**2)
+        return rotations, *self.shifts(observations)
+
+    def shifts(self, observations: Observations) -> tuple[Tensor, Tensor]:
+        """Shifts `(S, 2)` in pixels at the observations' frequency limit, moved at random, and their log-prior `(S,)`."""
+        shifts = shift_grid(self.shift_limit, observations.box / (4 * observations.disc.radius), self.generator)
+        return shifts, -(shifts**2).sum(1) / (2 * self.shift_sd**2)
 
 
 def shift_grid(limit: float, step: float, generator: torch.Generator) -> Tensor:

@@ -63,24 +63,13 @@ class HeadProposals:
             self.encoder = Encoder(heads)
         self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=_LEARNING_RATE)
         self.generator = torch.Generator().manual_seed(seed + 1)
+        self.trained = False
 
     @torch.no_grad()
-    def propose(self, observations: Observations, turns: int = 1) -> Poses:
-        """Every head's pose for each image.
-
-        turns: also look at the image turned in the plane by this many equal steps, for more variety
-        returns: `n * M * turns` hypotheses, by image
-        """
-        images = encoder_input(observations)
-        rotations, shifts = [], []
-        for step in range(turns):
-            angle = torch.full((len(images),), 2 * math.pi * step / turns)
-            turned, moved = self.encoder(_transform(images, angle, torch.zeros(len(images), 2)) if step else images)
-            back = in_plane(-angle)[:, None]
-            rotations.append(back @ turned)
-            shifts.append((back[..., :2, :2] @ moved[..., None])[..., 0])
-        rotation, shift = torch.cat(rotations, 1), torch.cat(shifts, 1)
-        image = torch.arange(len(images)).repeat_interleave(rotation.shape[1])
+    def propose(self, observations: Observations) -> Poses:
+        """Every head's pose for each image: `n * M` hypotheses, by image."""
+        rotation, shift = self.encoder(encoder_input(observations))
+        image = torch.arange(len(rotation)).repeat_interleave(rotation.shape[1])
         return Poses(image, rotation.flatten(0, 1), shift.flatten(0, 1) * observations.box)
 
     def learn(self, observations: Observations, winners: Poses) -> Tensor:
@@ -103,6 +92,7 @@ class HeadProposals:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
+        self.trained = True
         return torch.bincount(head, minlength=self.encoder.heads)
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from cryospin.evaluation.fsc import crossing_shell, fourier_shell_correlation, shell_of_voxels
-from cryospin.fourier import FourierGrid
 from cryospin.volume.accumulated import AccumulatedVolume
 
-_HIGHEST_FSC = 0.9995
-_LEAST_SSNR = 1e-4
+_NOTHING = 0.02
+"""An FSC below this says nothing."""
+
 _FLOOR = 1e-2
 _RANDOMISED_BELOW = 0.8
 """Phases are randomised from the shell on where the unmasked curve falls below this."""
@@ -25,42 +25,29 @@ class HalfMaps:
     first: AccumulatedVolume
     second: AccumulatedVolume
 
-    @property
-    def grid(self) -> FourierGrid:
-        """The lattice."""
-        return self.first.grid
-
-    @property
-    def both(self) -> AccumulatedVolume:
-        """All images together."""
-        out = AccumulatedVolume(self.grid, self.first.group)
-        out.numerator = self.first.numerator + self.second.numerator
-        out.denominator = self.first.denominator + self.second.denominator
-        return out
-
     def unfiltered(self, box: int) -> tuple[Tensor, Tensor]:
         """The half maps without any filter: `(box, box, box)` each."""
         return _unfiltered(self.first, box), _unfiltered(self.second, box)
 
-    def prior_power(self, fsc: Tensor) -> Tensor:
-        """Power of the volume in each shell that an FSC between the halves implies, for `AccumulatedVolume.solve`.
 
-        A half map's signal-to-noise ratio is `FSC / (1 - FSC)`, and its noise is one over its weights. The curve
-        is cut where it first touches zero: beyond that nothing is known.
-        """
-        count = self.grid.radius + 1
-        curve = torch.zeros(count, dtype=torch.float64)
-        curve[: min(count, len(fsc))] = fsc[:count]
-        below = (curve[1:] <= 0.02).nonzero()
-        if len(below):
-            curve[int(below[0]) + 1 :] = 0
-        curve[0] = curve[1]
-        curve = curve.clamp(0, _HIGHEST_FSC)
-        ratio = (curve / (1 - curve)).clamp_min(_LEAST_SSNR)
-        weight = 0.5 * (
-            self.first.shell_average(self.first.denominator) + self.second.shell_average(self.second.denominator)
-        )
-        return ratio / weight.clamp_min(1e-12)
+def wiener_filtered(density: Tensor, fsc: Tensor, *, whole: bool) -> Tensor:
+    """A map `(d, d, d)` with each shell multiplied by its Wiener filter.
+
+    A half map's signal-to-noise ratio is `FSC / (1 - FSC)`, so its filter is `FSC`; the map of both halves has twice that
+    ratio, so its filter is `2 FSC / (1 + FSC)` (Rosenthal and Henderson, 2003, whose `C_ref` is the root of it). The
+    curve is cut where it first nears zero: beyond that nothing is known.
+
+    fsc: between the halves, `(d // 2,)`
+    whole: whether the map is of both halves
+    """
+    curve = fsc.clamp(0, 1).float()
+    below = (curve[1:] <= _NOTHING).nonzero()
+    if len(below):
+        curve[int(below[0]) + 1 :] = 0
+    curve[0] = curve[1]
+    weight = torch.cat([2 * curve / (1 + curve) if whole else curve, torch.zeros(1)])
+    shell = shell_of_voxels(density.shape[-1]).clamp(max=len(curve))
+    return torch.fft.irfftn(torch.fft.rfftn(density) * weight[shell], s=density.shape)
 
 
 def masked_fsc(maps: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:

@@ -13,7 +13,10 @@ from torch import Tensor
 EDGE = 0.06
 """Width of a mask's soft edge, as a fraction of the box."""
 
-_SMOOTHING, _MARGIN = 0.015, 0.03
+_SMOOTHING = 0.015
+_MARGIN, _SOFT = 0.05, 0.10
+"""How far the outline is widened, and the width of its soft edge, fractions of the box."""
+
 _LEVEL = 0.12
 _SMALLEST_PART = 0.1
 
@@ -30,7 +33,7 @@ def spherical_mask(box: int, diameter: float, edge: float = EDGE) -> Tensor:
 
 
 def outline_mask(density: Tensor, diameter: float) -> Tensor:
-    """The particle's outline, widened by 3 % of the box, with a soft edge, within a ball.
+    """The particle's outline, widened by 5 % of the box, with a soft edge of 10 %, within a ball.
 
     The map is smoothed and cut at an eighth of its highest density; specks are dropped and holes filled.
 
@@ -48,7 +51,7 @@ def outline_mask(density: Tensor, diameter: float) -> Tensor:
     sizes[0] = 0
     solid = ndimage.binary_fill_holes(np.isin(labels, np.flatnonzero(sizes >= _SMALLEST_PART * sizes.max())))
     distance = torch.from_numpy(ndimage.distance_transform_edt(~solid)).float() / box
-    return _falling((distance - _MARGIN) / EDGE) * ball
+    return _falling((distance - _MARGIN) / _SOFT) * ball
 
 
 def _falling(x: Tensor) -> Tensor:
