@@ -30,7 +30,7 @@ from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.types import Poses
 from cryospin.noise import weighted
 from cryospin.particles import Packed, ParticleSet
-from cryospin.poses.modes import Modes
+from cryospin.poses.modes import Modes, Thinning
 from cryospin.proposals.grid import GridSearch
 from cryospin.proposals.heads import HeadProposals
 from cryospin.results import Result, RunFolder
@@ -228,9 +228,7 @@ def _assign_everyone(problem: Problem, standing: Standing, proposers: list[Propo
     some = weighted(problem.observations.up_to(radius), standing.noise)
     volume, grid = problem.masked_volume(standing.density, radius)
     rows = absent.nonzero()[:, 0]
-    found = search(
-        proposers, volume, grid, some, rows, shift_sd=problem.shift_sd, merge=0.5 / radius, worse_by=20.0, at_most=4
-    )
+    found = search(proposers, volume, grid, some, rows, shift_sd=problem.shift_sd, thinning=Thinning.at(radius))
     return Modes.join(kept, found).ranked()[0]
 
 

@@ -7,7 +7,7 @@ import torch
 
 from cryospin.geometry.rotations import exponential, random_rotations
 from cryospin.kernels.types import Poses
-from cryospin.poses.modes import Modes
+from cryospin.poses.modes import Modes, Thinning
 
 
 def modes(image: list[int], misfit: list[float], angle: list[float] | None = None) -> Modes:
@@ -58,20 +58,20 @@ def test_responsibilities_survive_huge_misfits():
 
 def test_near_hypotheses_are_one_mode_and_the_best_stands_for_it():
     m = modes([0, 0, 0, 0], [3.0, 1.0, 2.0, 4.0], angle=[0.0, 4.0, 90.0, 93.0])
-    kept = m.distinct(math.radians(10), worse_by=100.0, at_most=9)
+    kept = m.distinct(Thinning(math.radians(10), worse_by=100.0, at_most=9))
     assert rows(kept) == [1, 2]
 
 
 def test_the_angle_is_where_two_modes_part():
     for gap, count in ((9.0, 1), (11.0, 2)):
         m = modes([0, 0], [1.0, 2.0], angle=[20.0, 20.0 + gap])
-        assert len(m.distinct(math.radians(10), worse_by=100.0, at_most=9)) == count
+        assert len(m.distinct(Thinning(math.radians(10), worse_by=100.0, at_most=9))) == count
 
 
 def test_a_dropped_hypothesis_does_not_drop_others():
     # 8 is near 0 and 16 is near 8, but 16 is not near 0, which is the only one kept of the two.
     m = modes([0, 0, 0], [1.0, 2.0, 3.0], angle=[0.0, 8.0, 16.0])
-    assert rows(m.distinct(math.radians(10), worse_by=100.0, at_most=9)) == [0, 2]
+    assert rows(m.distinct(Thinning(math.radians(10), worse_by=100.0, at_most=9))) == [0, 2]
 
 
 def test_distinct_modes_are_pairwise_apart_and_represent_the_rest(generator):
@@ -83,7 +83,7 @@ def test_distinct_modes_are_pairwise_apart_and_represent_the_rest(generator):
     )
     m = Modes(poses, torch.rand(count, generator=generator, dtype=torch.float64), torch.arange(count))
     angle = 0.9
-    kept = m.distinct(angle, worse_by=100.0, at_most=count)
+    kept = m.distinct(Thinning(angle, worse_by=100.0, at_most=count))
     near = 2 * angle**2
     for image in range(4):
         mine = kept.poses.rotation[kept.poses.image == image]
@@ -96,13 +96,13 @@ def test_distinct_modes_are_pairwise_apart_and_represent_the_rest(generator):
 
 def test_modes_of_other_images_do_not_count():
     m = modes([0, 1], [1.0, 2.0], angle=[5.0, 5.0])
-    assert rows(m.distinct(math.radians(10), worse_by=0.5, at_most=1)) == [0, 1]
+    assert rows(m.distinct(Thinning(math.radians(10), worse_by=0.5, at_most=1))) == [0, 1]
 
 
 def test_hopeless_modes_are_given_up_and_the_number_is_limited():
     m = modes([0, 0, 0, 0, 3], [0.0, 4.0, 6.0, 50.0, 500.0])
-    assert rows(m.distinct(0.1, worse_by=10.0, at_most=9)) == [0, 1, 2, 4]
-    assert rows(m.distinct(0.1, worse_by=10.0, at_most=2)) == [0, 1, 4]
+    assert rows(m.distinct(Thinning(0.1, worse_by=10.0, at_most=9))) == [0, 1, 2, 4]
+    assert rows(m.distinct(Thinning(0.1, worse_by=10.0, at_most=2))) == [0, 1, 4]
 
 
 def test_with_poses_keeps_the_source():

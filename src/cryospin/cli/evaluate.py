@@ -16,6 +16,12 @@ def evaluate(
     truth_map: Annotated[Path | None, typer.Option(help="The true map (.mrc).", show_default=False)] = None,
     truth_poses: Annotated[Path | None, typer.Option(help="The true poses (.star).", show_default=False)] = None,
     symmetry: Annotated[str, typer.Option(help="The particle's point group, modulo which poses are compared.")] = "C1",
+    ceiling: Annotated[
+        bool,
+        typer.Option(
+            help="Also reconstruct from the true poses: the best that any poses could give. Takes a while for large boxes."
+        ),
+    ] = True,
     json_out: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Also write the figures to this file.", show_default=False)
     ] = None,
@@ -25,12 +31,14 @@ def evaluate(
 ) -> None:
     """Compare a map and its poses with the truth: rotation, shift and hand are found first.
 
-    With the true poses of a run's images, a map is also reconstructed from those: the best that any poses could give.
+    Poses are compared after one global turn, modulo the particle's symmetry.
     """
     from cryospin.evaluation.evaluate import evaluate as measure
     from cryospin.formats.whole import whole
 
-    figures = measure(result, truth_map=truth_map, truth_poses=truth_poses, symmetry=symmetry, datadir=datadir)
+    figures = measure(
+        result, truth_map=truth_map, truth_poses=truth_poses, symmetry=symmetry, ceiling=ceiling, datadir=datadir
+    )
     if json_out is not None:
         with whole(json_out) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")

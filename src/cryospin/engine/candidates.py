@@ -11,7 +11,7 @@ from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import random_rotations
 from cryospin.kernels.types import Observations, Poses
 from cryospin.poses.gauss_newton import refine_poses
-from cryospin.poses.modes import Modes
+from cryospin.poses.modes import Modes, Thinning
 from cryospin.proposals.grid import GridSearch
 from cryospin.proposals.heads import HeadProposals
 from cryospin.proposals.views import own_views, shared_views
@@ -99,14 +99,12 @@ def search(
     rows: Tensor,
     *,
     shift_sd: float,
-    merge: float,
-    worse_by: float,
-    at_most: int,
+    thinning: Thinning,
 ) -> Modes:
     """Candidates of every proposer for some images, optimised, as distinct modes.
 
     rows: images to search for, int64 `(m,)`; the modes' `image` counts among all observations
-    merge, worse_by, at_most: see `Modes.distinct`
+    thinning: which candidates to keep
     returns: modes whose `source` counts the proposers' names one after another
     """
     counts = [0] + [len(p.names) for p in proposers[:-1]]
@@ -120,7 +118,7 @@ def search(
                 continue
             poses, misfit = refine_poses(volume, grid, few, poses, steps=_STEPS, shift_sd=shift_sd)
             poses = poses._replace(image=some[poses.image])
-            found.append(Modes(poses, misfit, source + offset).distinct(merge, worse_by, at_most))
+            found.append(Modes(poses, misfit, source + offset).distinct(thinning))
     return Modes.join(*found)
 
 

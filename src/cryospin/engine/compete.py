@@ -21,14 +21,11 @@ from cryospin.geometry.rotations import distance_deg
 from cryospin.kernels.types import Observations
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import refine_poses
-from cryospin.poses.modes import Modes
+from cryospin.poses.modes import Modes, Thinning
 from cryospin.volume.accumulated import AccumulatedVolume
 
 _PASSES = 4
 _STEPS = 2
-_WORSE_BY, _AT_MOST = 20.0, 12
-_MERGE = 0.5
-"""Rotations closer than this over the frequency limit, in radians, are one mode."""
 
 
 @dataclass
@@ -103,20 +100,9 @@ class Competition:
             poses, misfit = refine_poses(volume, grid, some, kept.poses, steps=_STEPS, shift_sd=problem.shift_sd)
             parts.append(Modes(poses, misfit, torch.full_like(kept.source, len(self.names) - 1)))
         everyone = torch.arange(len(some.images))
-        parts.append(
-            search(
-                self.proposers,
-                volume,
-                grid,
-                some,
-                everyone,
-                shift_sd=problem.shift_sd,
-                merge=_MERGE / radius,
-                worse_by=_WORSE_BY,
-                at_most=_AT_MOST,
-            )
-        )
-        return self._distinct(Modes.join(*parts), radius)
+        thinning = Thinning.at(radius)
+        parts.append(search(self.proposers, volume, grid, some, everyone, shift_sd=problem.shift_sd, thinning=thinning))
+        return Modes.join(*parts).distinct(thinning)
 
     def _follow(self, modes: Modes, radius: int) -> Modes:
         """Soft EM: the volume, the noise and the modes in turn."""
@@ -126,7 +112,7 @@ class Competition:
             if step:
                 volume, grid = self.problem.masked_volume(self.standing.density, radius)
                 poses, misfit = refine_poses(volume, grid, some, modes.poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
-                modes = self._distinct(modes.with_poses(poses, misfit), radius)
+                modes = modes.with_poses(poses, misfit).distinct(Thinning.at(radius))
             accumulated = AccumulatedVolume(FourierGrid(radius), self.problem.group)
             accumulated.add(some, modes.poses, modes.responsibilities())
             self.standing.density = accumulated.solve(self.problem.signal, radius)
@@ -134,9 +120,6 @@ class Competition:
             residual = residual_power(volume, grid, some, modes.best().poses)
             self.standing.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])
         return modes
-
-    def _distinct(self, modes: Modes, radius: int) -> Modes:
-        return modes.distinct(_MERGE / radius, _WORSE_BY, _AT_MOST)
 
     def _judge(self, modes: Modes, change: Tensor | None, radius: int) -> None:
         """How many images still change their mind, and how many have one mode that clearly leads."""

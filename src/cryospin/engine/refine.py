@@ -17,10 +17,10 @@ from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import distance_deg
 from cryospin.kernels.types import Observations
 from cryospin.poses.gauss_newton import refine_poses
-from cryospin.poses.modes import Modes
+from cryospin.poses.modes import Modes, Thinning
 
 _STEPS = 2
-_WORSE_BY, _AT_MOST, _MERGE = 20.0, 4, 0.5
+_MODES = 4
 _LOOK_AHEAD = 2
 """Shells beyond the half maps' FSC of 0.143 that poses are compared at."""
 
@@ -84,7 +84,7 @@ class Refinement:
         modes = Modes(poses, misfit, torch.full_like(own.source, len(self.names) - 1))
         if self.done in _RESCUE_PASSES:
             modes = Modes.join(modes, *self._rescue(volume, grid, observations, modes.best().poses.image))
-        return modes.distinct(_MERGE / limit, _WORSE_BY, _AT_MOST)
+        return modes.distinct(Thinning.at(limit, _MODES))
 
     def _rescue(self, volume: Tensor, grid: FourierGrid, observations: Observations, images: Tensor) -> list[Modes]:
         """New candidates for images that hardly resemble the volume at the pose they have."""
@@ -101,9 +101,7 @@ class Refinement:
                 observations,
                 doubtful,
                 shift_sd=self.problem.shift_sd,
-                merge=_MERGE / grid.radius,
-                worse_by=_WORSE_BY,
-                at_most=_AT_MOST,
+                thinning=Thinning.at(grid.radius, _MODES),
             )
         ]
 

@@ -28,10 +28,13 @@ def evaluate(
     truth_map: Path | None = None,
     truth_poses: Path | None = None,
     symmetry: str = "C1",
+    ceiling: bool = True,
     datadir: Path | None = None,
 ) -> dict[str, Any]:
     """Compare a run, or a map alone, with the truth.
 
+    symmetry: the particle's point group
+    ceiling: also reconstruct from the true poses, if there are any
     returns: `rotation_error_deg`, `shift_error_A`, `hand`, `resolution_A`, `map_correlation`, and `true_poses_A`, the
         resolutions of a map made from the run's images at their true poses; None or empty where something is not given
     raises: `InputError` for files that are missing or do not fit each other
@@ -56,7 +59,7 @@ def evaluate(
             raise InputError("a map alone has no poses", where=result, remedy="Give the run's folder, or drop --truth-poses")
         true = read_poses(truth_poses)
         _compare_poses(figures, read_poses(run / "particles.star"), true, symmetry, truth_poses)
-        figures["true_poses_A"] = _ceiling(run, true, truth, datadir)
+        figures["true_poses_A"] = _ceiling(run, true, truth, datadir) if ceiling else None
     return figures
 
 

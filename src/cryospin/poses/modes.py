@@ -12,6 +12,25 @@ from cryospin.kernels.types import Poses
 
 
 @dataclass(frozen=True)
+class Thinning:
+    """Which hypotheses of an image are worth keeping.
+
+    angle: radians below which two rotations count as one mode
+    worse_by: nats behind the image's best beyond which a mode is given up
+    at_most: modes to keep for an image
+    """
+
+    angle: float
+    worse_by: float = 20.0
+    at_most: int = 12
+
+    @classmethod
+    def at(cls, radius: int, at_most: int = 12) -> Thinning:
+        """Rotations that a frequency limit cannot tell apart, closer than `1 / 2r`, are one mode."""
+        return cls(0.5 / radius, at_most=at_most)
+
+
+@dataclass(frozen=True)
 class Modes:
     """Pose hypotheses with their misfits; an image has one or more, anywhere in the list.
 
@@ -69,20 +88,15 @@ class Modes:
         total = torch.zeros(count, dtype=torch.float64).index_add_(0, self.poses.image, p)
         return (p / total[self.poses.image]).float()
 
-    def distinct(self, angle: float, worse_by: float, at_most: int) -> Modes:
-        """Only the best of each group of near-equal hypotheses, ranked.
-
-        angle: radians below which two rotations count as one mode
-        worse_by: nats behind the image's best beyond which a mode is given up
-        at_most: modes to keep for an image
-        """
+    def distinct(self, thinning: Thinning) -> Modes:
+        """Only the best of each group of near-equal hypotheses, ranked."""
         ranked, rank = self.ranked()
         image = ranked.poses.image
-        ranked = ranked.take(ranked.misfit - ranked.misfit[rank == 0][_group_number(image)] <= worse_by)
+        ranked = ranked.take(ranked.misfit - ranked.misfit[rank == 0][_group_number(image)] <= thinning.worse_by)
         ranked, rank = ranked.ranked()
         keep = torch.ones(len(ranked), dtype=torch.bool)
         # Chordal distance squared is 2 angle^2 for small angles.
-        nearest = 2 * angle**2
+        nearest = 2 * thinning.angle**2
         for judge in range(int(rank.max())):
             later = (rank > judge).nonzero()[:, 0]
             earlier = later - rank[later] + judge
@@ -92,7 +106,7 @@ class Modes:
             keep[later[near]] = False
         kept = ranked.take(keep)
         _, rank = kept.ranked()
-        return kept.take(rank < at_most)
+        return kept.take(rank < thinning.at_most)
 
 
 def _group_number(image: Tensor) -> Tensor:
