@@ -8,8 +8,6 @@ each image's pose directly, in two half-sets, while the volume sharpens.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
@@ -20,24 +18,18 @@ from cryospin.engine.explore_heads import HeadExploration
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.problem import Problem
 from cryospin.engine.recentre import recentre
-from cryospin.engine.record import EpochRecord, Listener, Silence
+from cryospin.engine.record import Listener, Silence
 from cryospin.engine.refine import Refinement
 from cryospin.engine.switch import switch_reason
-from cryospin.errors import InputError
-from cryospin.evaluation.pose_error import pose_errors
-from cryospin.formats.star import read_poses
-from cryospin.geometry.symmetry import point_group
-from cryospin.kernels.types import Poses
+from cryospin.journal import Journal
 from cryospin.noise import weighted
 from cryospin.particles import Packed, ParticleSet
 from cryospin.poses.modes import Modes, Thinning
+from cryospin.preparation import prepare, true_poses
 from cryospin.proposals.grid import GridSearch
 from cryospin.proposals.heads import HeadProposals
 from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
-
-MASK_DIAMETER = 0.84
-"""Of the box, unless the user gives one."""
 
 _STARTS = 3
 _CONVINCING = {"grid": 0.85, "both": 0.85, "heads": 0.4}
@@ -64,7 +56,7 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
     torch.set_num_threads(settings.cores)
     RunFolder.refuse_if_used(settings.out)
     particles, packed, problem = prepare(settings, listener.reading)
-    truth = _truth(settings, particles)
+    truth = true_poses(settings, particles)
     folder = RunFolder.create(settings)
     journal = Journal(folder, listener, started, truth)
     _describe(journal, settings, particles, packed, problem)
@@ -74,72 +66,6 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
     folder.write(result)
     journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143), in {settings.out}")
     return result
-
-
-def prepare(
-    settings: Settings, reading: Callable[[int], Callable[[int], None]] = lambda total: lambda n: None
-) -> tuple[ParticleSet, Packed, Problem]:
-    """Read the images and say what is to be reconstructed from them.
-
-    reading: called with the number of images; what it returns is called with the number read since the last call
-    """
-    particles = ParticleSet.load(settings.particles, settings.datadir)
-    box = particles.working_box(settings.box)
-    packed = particles.pack(box, invert=settings.invert, progress=reading(len(particles)))
-    side, radius = particles.size_angstrom, packed.observations.disc.radius
-    problem = Problem.pose(
-        packed.observations,
-        packed.pixel_size,
-        mask_diameter=min(1.0, settings.mask_diameter / side) if settings.mask_diameter else MASK_DIAMETER,
-        group=point_group(settings.symmetry),
-        last_shell=radius if settings.max_resolution is None else max(8, min(radius, round(side / settings.max_resolution))),
-    )
-    return particles, packed, problem
-
-
-@dataclass
-class Journal:
-    """Numbers the epochs, follows the error where the truth is known, and keeps the log."""
-
-    folder: RunFolder
-    listener: Listener
-    started: float
-    truth: tuple[torch.Tensor, torch.Tensor] | None = None
-    epochs: int = 0
-
-    def note(self, text: str) -> None:
-        """A line for the log and whoever watches."""
-        self.folder.log(time.monotonic() - self.started, text)
-        self.listener.note(text)
-
-    def expect(self, stage: str, epochs: int) -> None:
-        """A stage begins."""
-        self.listener.expect(stage, epochs)
-
-    def epoch(self, record: EpochRecord, poses: Poses | None = None, group: torch.Tensor | None = None) -> None:
-        """An epoch is done; `poses` holds one pose for some of the images, if there are any yet."""
-        self.epochs += 1
-        record.epoch, record.seconds = self.epochs, round(time.monotonic() - self.started, 3)
-        if self.truth is not None and poses is not None:
-            rotation, shift = (x[poses.image] for x in self.truth)
-            errors = pose_errors(poses.rotation, poses.shift, rotation, shift, group)
-            record.pose_error_deg = float(errors.rotation_deg.median())
-        self.folder.epoch(record)
-        self.listener.epoch(record)
-
-
-def _truth(settings: Settings, particles: ParticleSet) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """True poses, row by row."""
-    if settings.truth_poses is None:
-        return None
-    given = read_poses(settings.truth_poses)
-    if len(given.rotation) != len(particles):
-        raise InputError(
-            f"has {len(given.rotation)} particles, {settings.particles} {len(particles)}",
-            where=settings.truth_poses,
-            remedy="Give the true poses of the same particles",
-        )
-    return given.rotation, given.shift / particles.pixel_size
 
 
 def _describe(journal: Journal, settings: Settings, particles: ParticleSet, packed: Packed, problem: Problem) -> None:

@@ -16,10 +16,13 @@ def call(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
+COUNT = 110
+
+
 @pytest.fixture
 def particles(tmp_path):
-    """Twelve simulated images of 24 pixels."""
-    result = call("simulate", "--out", tmp_path / "data", "--n", 12, "--box", 24, "--pixel-size", 8, "--seed", 4)
+    """A few simulated images of 24 pixels."""
+    result = call("simulate", "--out", tmp_path / "data", "--n", COUNT, "--box", 24, "--pixel-size", 8, "--seed", 4)
     assert result.exit_code == 0, result.output
     return tmp_path / "data" / "particles.star"
 
@@ -73,7 +76,7 @@ def test_images_that_are_not_square_are_refused(particles, tmp_path):
     stack = particles.parent / "particles.mrcs"
     stack.unlink()
     with mrcfile.new(stack) as handle:
-        handle.set_data(np.ones((12, 24, 20), np.float32))
+        handle.set_data(np.ones((COUNT, 24, 20), np.float32))
     complaint(call("reconstruct", particles, "--out", tmp_path / "run"), "particles.mrcs", "20 x 24", "square")
 
 
@@ -81,6 +84,14 @@ def test_a_table_without_particles_is_refused(particles, tmp_path):
     text = particles.read_text().splitlines()
     particles.write_text("\n".join(line for line in text if "@particles.mrcs" not in line) + "\n")
     complaint(call("reconstruct", particles, "--out", tmp_path / "run"), "particles.star", "no particles")
+
+
+def test_too_few_particles_are_refused(particles, tmp_path):
+    lines = particles.read_text().splitlines()
+    keep = [line for line in lines if "@particles.mrcs" not in line or line[:6] <= "000012"]
+    particles.write_text("\n".join(keep) + "\n")
+    complaint(call("reconstruct", particles, "--out", tmp_path / "run"), "particles.star", "12 particles", "100")
+    assert not (tmp_path / "run").exists()
 
 
 def test_nan_pixels_are_found(particles, tmp_path):

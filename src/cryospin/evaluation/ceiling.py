@@ -12,8 +12,8 @@ from cryospin.engine.half_sets import HalfSets
 from cryospin.errors import InputError
 from cryospin.formats.table import GivenPoses
 from cryospin.kernels.types import Poses
-from cryospin.pipeline import prepare
 from cryospin.poses.modes import Modes
+from cryospin.preparation import prepare
 from cryospin.settings import Settings
 
 _PASSES = 4
