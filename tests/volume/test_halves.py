@@ -40,6 +40,15 @@ def test_half_maps_agree_at_low_frequency_only(halves):
     assert float(fsc[9:11].mean()) < 0.3
 
 
+def test_the_map_of_all_images_is_at_least_as_good_as_the_mean_of_the_halves(halves, truth):
+    first, second = halves.unfiltered(BOX)
+    before = halves.first.numerator.clone()
+    together = fourier_shell_correlation(halves.together(BOX), truth)
+    mean = fourier_shell_correlation((first + second) / 2, truth)
+    assert float((together - mean)[1:10].min()) > -0.02
+    assert torch.equal(halves.first.numerator, before), "the halves were changed"
+
+
 def test_the_filter_from_the_halves_beats_no_filter(halves, truth):
     maps = halves.unfiltered(BOX)
     fsc = fourier_shell_correlation(*maps)

@@ -20,7 +20,7 @@ class FinalMaps:
     """Maps of all images and of each half.
 
     pixel_size: Å per voxel
-    map: filtered by the half maps' agreement and masked, `(d, d, d)`
+    map: masked, and filtered by the half maps' agreement, `(d, d, d)`
     halves: the half maps, neither filtered nor masked
     mask: soft, 0 to 1
     fsc: curves over shells 0 to `d // 2 - 1`
@@ -46,9 +46,10 @@ class FinalMaps:
 def final_maps(sets: HalfSets, modes: Modes) -> FinalMaps:
     """Reconstruct with all frequencies from the poses as they stand."""
     problem = sets.problem
-    halves = sets.reconstruct(modes, problem.last_shell).unfiltered(problem.box)
-    average = (halves[0] + halves[1]) / 2
-    mask = outline_mask(wiener_filtered(average, sets.fsc, whole=True), problem.mask_diameter)
+    sums = sets.reconstruct(modes, problem.last_shell)
+    halves, together = sums.unfiltered(problem.box), sums.together(problem.box)
+    mask = outline_mask(wiener_filtered(together, sets.fsc, whole=True), problem.mask_diameter)
     curves = fsc_curves(halves, mask)
-    density = wiener_filtered(average, curves.masked, whole=True) * mask
+    # Masked before it is filtered: a mask on a filtered map would smear low frequencies over the shells taken out.
+    density = wiener_filtered(together * mask, curves.masked, whole=True)
     return FinalMaps(problem.pixel_size, density, halves, mask, curves)
