@@ -32,9 +32,11 @@ from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
 
 _STARTS = 3
-_CONVINCING = {"grid": 0.85, "both": 0.85, "heads": 0.4}
-"""A start is carried on at once if its poses account for this share of the images' information. The heads leave more to
-the rounds that follow."""
+_CONVINCING = 1.12
+"""A start is carried on at once if the images' contrasts spread by less than this times their error (see `Competition`)."""
+
+_CLEAR_IMAGES = 30.0
+"""Information of an image, in nats, below which contrasts say too little and a start costs too much to try again."""
 
 _RANDOM_VIEWS = 40
 """Where there is no grid, so many random views compete with the heads'."""
@@ -84,19 +86,7 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
 
 def _find_structure(problem: Problem, settings: Settings, journal: Journal) -> tuple[Standing, list[Proposer]]:
     """Stage 1: starts from nothing until one convinces, then competition until the posterior has one mode."""
-    best: tuple[float, Competition] | None = None
-    for start in range(_STARTS):
-        competition = _one_start(problem, settings, settings.seed + 1000 * start, journal)
-        share = competition.explained(_ROUNDS[0])
-        journal.note(f"start {start + 1}: poses account for {100 * share:.0f} % of what the images hold")
-        if best is None or share > best[0]:
-            best = share, competition
-        if share >= _CONVINCING[settings.explores_with]:
-            break
-    else:
-        journal.note(f"no start convinced; going on with the best of {_STARTS}")
-    assert best is not None, "there is at least one start"
-    competition = best[1]
+    competition = _best_start(problem, settings, journal)
     reason = ""
     for radius in _ROUNDS[1:]:
         _round(competition, radius, journal)
@@ -107,8 +97,27 @@ def _find_structure(problem: Problem, settings: Settings, journal: Journal) -> t
     return competition.standing, competition.proposers
 
 
-def _one_start(problem: Problem, settings: Settings, seed: int, journal: Journal) -> Competition:
-    """Explore from nothing and hold the first round of the competition."""
+def _best_start(problem: Problem, settings: Settings, journal: Journal) -> Competition:
+    """The first start that convinces, or else the one whose poses fit the images best."""
+    first = min(_ROUNDS[0], problem.last_shell)
+    again = settings.explores_with != "heads" and float(problem.information[first]) > _CLEAR_IMAGES
+    starts: list[tuple[float, Competition]] = []
+    for number in range(_STARTS if again else 1):
+        loss, competition = _one_start(problem, settings, settings.seed + 1000 * number, journal)
+        journal.note(
+            f"start {number + 1}: misfit {loss:.1f} nats, contrasts spread {competition.spread:.2f} times their error"
+        )
+        if competition.spread < _CONVINCING:
+            return competition
+        starts.append((loss, competition))
+    loss, competition = min(starts, key=lambda start: start[0])
+    if len(starts) > 1:
+        journal.note(f"no start convinced; going on with the one of misfit {loss:.1f} nats")
+    return competition
+
+
+def _one_start(problem: Problem, settings: Settings, seed: int, journal: Journal) -> tuple[float, Competition]:
+    """Explore from nothing and hold the first round of the competition; also its mean misfit, nats."""
     generator = torch.Generator().manual_seed(seed + 1)
     search = GridSearch(problem.shift_sd, problem.shift_limit, generator)
     heads = HeadProposals(seed + 2)
@@ -128,17 +137,17 @@ def _one_start(problem: Problem, settings: Settings, seed: int, journal: Journal
     standing = Standing(competitors, exploration.map(), exploration.noise)
     competition = Competition(problem, standing, proposers)
     journal.expect(competition.stage, len(_ROUNDS))
-    _round(competition, _ROUNDS[0], journal)
-    return competition
+    return _round(competition, _ROUNDS[0], journal), competition
 
 
-def _round(competition: Competition, radius: int, journal: Journal) -> None:
-    """One round, with its line in the records."""
+def _round(competition: Competition, radius: int, journal: Journal) -> float:
+    """One round, with its line in the records; returns its mean misfit."""
     record = competition.round(radius)
     standing = competition.standing
     assert standing.modes is not None, "a round leaves modes"
     poses = standing.modes.best().poses
     journal.epoch(record, poses._replace(image=standing.images[poses.image]), competition.problem.group)
+    return record.loss
 
 
 def _assign_everyone(problem: Problem, standing: Standing, proposers: list[Proposer]) -> Modes:

@@ -18,7 +18,8 @@ from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import distance_deg
-from cryospin.kernels.types import Observations
+from cryospin.kernels import cpu as kernels
+from cryospin.kernels.types import Observations, Poses
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes, Thinning
@@ -26,6 +27,8 @@ from cryospin.volume.accumulated import AccumulatedVolume
 
 _PASSES = 4
 _STEPS = 2
+_CLEAR_LEAD = 3.0
+_MAD_TO_SD = 1.4826
 
 
 @dataclass
@@ -49,6 +52,12 @@ class Competition:
 
     standing: from the exploration; updated by each round
     proposers: what suggests candidates
+
+    After a round:
+    moved: share of the images whose best pose turned by more than the frequency limit can tell
+    margin: share of the images whose best mode leads the second by 3 nats
+    spread: how much the images' contrasts vary, over how much noise alone would make them; near 1 when the map is right,
+        more when it is wrong, since a wrong map fits some views better than others
     """
 
     stage = "compete"
@@ -56,7 +65,7 @@ class Competition:
     def __init__(self, problem: Problem, standing: Standing, proposers: list[Proposer]) -> None:
         self.problem, self.standing, self.proposers = problem, standing, proposers
         self.names = source_names(proposers)
-        self.margin = self.moved = float("nan")
+        self.margin = self.moved = self.spread = float("nan")
 
     def round(self, radius: int) -> EpochRecord:
         """New candidates at a frequency limit, then soft EM."""
@@ -71,6 +80,7 @@ class Competition:
             proposer.learn(weighted(observations, self.standing.noise), best.poses)
         change = distance_deg(best.poses.rotation, before.poses.rotation) if before is not None else None
         self._judge(modes, change, radius)
+        self.spread = self._contrast_spread(best.poses, radius)
         return EpochRecord(
             self.stage,
             self.problem.angstrom(radius),
@@ -79,12 +89,6 @@ class Competition:
             winners=torch.bincount(best.source, minlength=len(self.names)).tolist(),
             winner_names=self.names,
         )
-
-    def explained(self, radius: int) -> float:
-        """Share of the images' information up to a shell that their best poses account for; about 1 when right."""
-        assert self.standing.modes is not None, "no round was run yet"
-        best = self.standing.modes.best()
-        return -float(best.misfit.mean()) / float(self.problem.information[min(radius, self.problem.last_shell)])
 
     def _observations(self, radius: int) -> Observations:
         return self.problem.observations.up_to(radius).take(self.standing.images)
@@ -128,5 +132,13 @@ class Competition:
         second = rank == 1
         first = ranked.best().misfit
         lead[ranked.poses.image[second]] = ranked.misfit[second] - first[ranked.poses.image[second]]
-        self.margin = float((lead > 3).double().mean())
+        self.margin = float((lead > _CLEAR_LEAD).double().mean())
         self.moved = float("nan") if change is None else float((change > 57.3 / radius).double().mean())
+
+    def _contrast_spread(self, poses: Poses, radius: int) -> float:
+        """Robust deviation of `(contrast - 1)` over its standard error, `1 / sqrt(2 power)`."""
+        some = weighted(self._observations(radius), self.standing.noise)
+        equations = kernels.normal_equations(*self.problem.masked_volume(self.standing.density, radius), some, poses)
+        contrast = equations.cross / equations.power.clamp_min(1e-9)
+        deviation = (contrast - contrast.median()) * (2 * equations.power).sqrt()
+        return float(_MAD_TO_SD * deviation.abs().median())
