@@ -87,7 +87,7 @@ def _shades(names: Sequence[str]) -> list[Any]:
     """A colour for each proposal: heads from dark to light along one scale, what is no head in colours of its own."""
     heads = [name for name in names if name.startswith("head")]
     others = [name for name in names if not name.startswith("head")]
-    scale = colormaps["viridis"](np.linspace(0.08, 0.92, max(1, len(heads))))
+    scale = colormaps["viridis"](np.linspace(0.08, 0.92, len(heads)))
     own = [VERMILION, FAINT, ORANGE, PURPLE]
     colours = dict(zip(heads, scale, strict=True)) | {n: own[i % len(own)] for i, n in enumerate(others)}
     return [colours[name] for name in names]
