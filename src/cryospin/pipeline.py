@@ -41,8 +41,10 @@ _CLEAR_IMAGES = 30.0
 _RANDOM_VIEWS = 40
 """Where there is no grid, so many random views compete with the heads'."""
 
-_ROUNDS = (9, 9, 12, 12)
-_TRUSTED = 12
+_FIRST_SHELL, _LAST_SHELL = 9, 12
+"""Frequency limits of the competition, cycles per box."""
+
+_LAST_ROUNDS = 3
 _COMPETITORS = 5000
 """At most so many images take part in the competition; the others get their poses at its end."""
 
@@ -87,11 +89,11 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
 def _find_structure(problem: Problem, settings: Settings, journal: Journal) -> tuple[Standing, list[Proposer]]:
     """Stage 1: starts from nothing until one convinces, then competition until the posterior has one mode."""
     competition = _best_start(problem, settings, journal)
-    reason = ""
-    for radius in _ROUNDS[1:]:
-        _round(competition, radius, journal)
-        reason = switch_reason(competition, radius, _ROUNDS[-1])
-        if reason:
+    if competition.spread >= _CONVINCING:
+        _round(competition, _FIRST_SHELL, journal)
+    for _ in range(_LAST_ROUNDS):
+        _round(competition, _LAST_SHELL, journal)
+        if reason := switch_reason(competition):
             break
     journal.note(f"switch to direct optimisation: {reason or 'the bound on rounds was reached'}")
     return competition.standing, competition.proposers
@@ -99,7 +101,7 @@ def _find_structure(problem: Problem, settings: Settings, journal: Journal) -> t
 
 def _best_start(problem: Problem, settings: Settings, journal: Journal) -> Competition:
     """The first start that convinces, or else the one whose poses fit the images best."""
-    first = min(_ROUNDS[0], problem.last_shell)
+    first = min(_FIRST_SHELL, problem.last_shell)
     again = settings.explores_with != "heads" and float(problem.information[first]) > _CLEAR_IMAGES
     starts: list[tuple[float, Competition]] = []
     for number in range(_STARTS if again else 1):
@@ -136,8 +138,8 @@ def _one_start(problem: Problem, settings: Settings, seed: int, journal: Journal
     competitors = problem.order(generator)[:_COMPETITORS].sort().values
     standing = Standing(competitors, exploration.map(), exploration.noise)
     competition = Competition(problem, standing, proposers)
-    journal.expect(competition.stage, len(_ROUNDS))
-    return _round(competition, _ROUNDS[0], journal), competition
+    journal.expect(competition.stage, 2 + _LAST_ROUNDS)
+    return _round(competition, _FIRST_SHELL, journal), competition
 
 
 def _round(competition: Competition, radius: int, journal: Journal) -> float:
@@ -159,7 +161,7 @@ def _assign_everyone(problem: Problem, standing: Standing, proposers: list[Propo
     absent[standing.images] = False
     if not absent.any():
         return kept
-    radius = min(_TRUSTED, problem.last_shell)
+    radius = min(_LAST_SHELL, problem.last_shell)
     some = weighted(problem.observations.up_to(radius), standing.noise)
     volume, grid = problem.masked_volume(standing.density, radius)
     rows = absent.nonzero()[:, 0]
@@ -176,7 +178,7 @@ def _refine(
     half = torch.randperm(len(problem), generator=torch.Generator().manual_seed(settings.seed + 3)) % 2
     sets = HalfSets(problem, half, standing.noise, density)
     modes = modes.with_poses(poses, modes.misfit)
-    refinement = Refinement(sets, modes, min(_TRUSTED, problem.last_shell), proposers)
+    refinement = Refinement(sets, modes, min(_LAST_SHELL, problem.last_shell), proposers)
     journal.note(f"half-sets start from one map low-passed to {problem.angstrom(refinement.limit):.1f} Å")
     journal.expect(refinement.stage, refinement.epochs)
     while not refinement.finished:

@@ -12,6 +12,7 @@ import tomli_w
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cryospin.engine.candidates import HeadProposer
 from cryospin.engine.final import FinalMaps, final_maps
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
@@ -36,6 +37,7 @@ class Result:
     competing: all modes that were left
     confidence: posterior probability of the best mode among them, `(N,)`
     half: 0 or 1 for each image
+    encoder: the trained heads' weights; empty where a run had none
     """
 
     particles: ParticleSet
@@ -45,12 +47,14 @@ class Result:
     competing: Modes
     confidence: Tensor
     half: Tensor
+    encoder: dict[str, Tensor]
 
     @classmethod
     def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
         """Reconstruct the final maps from a refinement's poses."""
         problem = refinement.problem
         ranked, rank = refinement.modes.ranked()
+        heads = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
         resolved = {
             "box": problem.box,
             "pixel_size_A": problem.pixel_size,
@@ -66,6 +70,7 @@ class Result:
             competing=ranked,
             confidence=ranked.responsibilities()[rank == 0],
             half=refinement.sets.half,
+            encoder=heads[0] if heads else {},
         )
 
 
@@ -116,6 +121,9 @@ class RunFolder:
         self._write_fsc(result.maps)
         self._write_particles(result)
         self._write_modes(result)
+        if result.encoder:
+            with whole(self.path / "checkpoints" / "heads.safetensors") as temporary:
+                save_file(result.encoder, temporary)
         self._write_text("config.toml", tomli_w.dumps(result.config))
         write_figures(self.path)
 

@@ -7,13 +7,13 @@ from cryospin.engine.compete import Competition
 _STILL, _CLEAR = 0.05, 0.8
 
 
-def switch_reason(competition: Competition, radius: int, last: int) -> str:
-    """Why the competition may end after a round at `radius`, or an empty string.
+def switch_reason(competition: Competition) -> str:
+    """Why the competition may end after a round at its last frequency limit, or an empty string.
 
-    It may when it has reached its last frequency limit, few winners still move by more than the angle `1 / radius`, and
-    in most images the best mode leads the second by 3 nats (20 to 1).
+    It may when few winners still move by more than the limit can tell, and in most images the best mode leads the second
+    by 3 nats (20 to 1).
     """
-    if radius < last or not (competition.moved <= _STILL and competition.margin >= _CLEAR):
+    if not (competition.moved <= _STILL and competition.margin >= _CLEAR):
         return ""
     return (
         f"{100 * competition.moved:.1f} % of the images changed their pose by more than the limit can tell, and in "
