@@ -15,10 +15,12 @@ import starfile
 import torch
 
 from cryospin.engine.record import Silence
+from cryospin.evaluation.alignment import move_map
 from cryospin.evaluation.evaluate import evaluate
 from cryospin.evaluation.fsc import fourier_shell_correlation
 from cryospin.formats.star import read_star
 from cryospin.formats.volume import read_map
+from cryospin.geometry.symmetry import point_group
 from cryospin.pipeline import reconstruct
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, density_from_source, simulate
@@ -213,3 +215,20 @@ def test_a_seed_makes_a_run_repeatable(data, tmp_path, proposals):
         maps.append((read_map(out / "map.mrc")[0], (out / "particles.star").read_text()))
     assert torch.equal(maps[0][0], maps[1][0])
     assert maps[0][1] == maps[1][1]
+
+
+@pytest.mark.slow
+def test_a_point_group_can_be_imposed_from_the_start(tmp_path):
+    lopsided = density_from_source("phantom", BOX, PIXEL, seed=2)
+    off_axis = move_map(lopsided, torch.eye(3), torch.tensor([2.5, 0.0, 0.0]))
+    group = point_group("C3")
+    density = sum(move_map(off_axis, turn, torch.zeros(3)) for turn in group)
+    simulate(density / density.std(), PIXEL, COUNT, tmp_path, ImagingConditions(snr=0.3, shift_sd=1.0), seed=3)
+    out = tmp_path / "run"
+    reconstruct(Settings(particles=tmp_path / "particles.star", out=out, threads=2, symmetry="C3"))
+    figures = evaluate(out, truth_map=tmp_path / "truth.mrc", truth_poses=tmp_path / "truth.star", symmetry="C3")
+    assert figures["rotation_error_deg"]["within_10"] > 90
+    assert figures["resolution_A"]["fsc_0_5"] < 1.12 * figures["true_poses_A"]["fsc_0_5"]
+    found = read_map(out / "map.mrc")[0]
+    turned = move_map(found, group[1], torch.zeros(3))
+    assert float(fourier_shell_correlation(found, turned)[1:8].min()) > 0.95

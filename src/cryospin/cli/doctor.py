@@ -87,7 +87,7 @@ def _compile_cache() -> dict[str, Any]:
     folders = sorted({k.stats.cache_path for k in kernels})
     ready = sum(_is_cached(k) for k in kernels)
     state = "ready" if ready == len(kernels) else "empty" if ready == 0 else "in part"
-    note = "" if state == "ready" else "the first run compiles what is missing, which takes about 15 seconds"
+    note = "" if state == "ready" else "the first run compiles what is missing, which takes about 10 seconds"
     return {"state": f"{state} ({note})" if note else state, "compiled": f"{ready} of {len(kernels)}", "folders": folders}
 
 
