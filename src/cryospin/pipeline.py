@@ -35,6 +35,9 @@ _STARTS = 3
 _CONVINCING = 1.12
 """A start is carried on at once if the images' contrasts spread by less than this times their error (see `Competition`)."""
 
+_FAINT_IMAGES = 15.0
+"""Information of an image, in nats, that it takes to tell one of 100,000 poses from the others with some margin."""
+
 _CLEAR_IMAGES = 30.0
 """Information of an image, in nats, below which contrasts say too little and a start costs too much to try again."""
 
@@ -84,6 +87,12 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
         f"an image carries {float(problem.information[min(8, problem.last_shell)]):.0f} nats up to "
         f"{problem.angstrom(8):.0f} Å; proposals: {settings.explores_with}; {settings.cores} threads; seed {settings.seed}"
     )
+    nats = float(problem.information[min(_FIRST_SHELL, problem.last_shell)])
+    if nats < _FAINT_IMAGES:
+        journal.note(
+            f"warning: images are so noisy ({nats:.0f} nats each) that the search may find nothing; do not trust the map "
+            "unless another --seed gives the same one"
+        )
 
 
 def _find_structure(problem: Problem, settings: Settings, journal: Journal) -> tuple[Standing, list[Proposer]]:
