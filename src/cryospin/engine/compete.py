@@ -8,6 +8,7 @@ stay alive until one frequency can.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -70,17 +71,18 @@ class Competition:
     def round(self, radius: int) -> EpochRecord:
         """New candidates at a frequency limit, then soft EM."""
         radius = min(radius, self.problem.last_shell)
-        observations = self._observations(radius)
+        observations = self.problem.observations.up_to(radius).take(self.standing.images)
         before = self.standing.modes.best() if self.standing.modes is not None else None
         modes = self._candidates(observations, radius)
-        modes = self._follow(modes, radius)
+        modes = self._follow(observations, modes, radius)
         self.standing.modes = modes
         best = modes.best()
+        seen = weighted(observations, self.standing.noise)
         for proposer in self.proposers:
-            proposer.learn(weighted(observations, self.standing.noise), best.poses)
+            proposer.learn(seen, best.poses)
         change = distance_deg(best.poses.rotation, before.poses.rotation) if before is not None else None
         self._judge(modes, change, radius)
-        self.spread = self._contrast_spread(best.poses, radius)
+        self.spread = self._contrast_spread(seen, best.poses, radius)
         return EpochRecord(
             self.stage,
             self.problem.angstrom(radius),
@@ -89,9 +91,6 @@ class Competition:
             winners=torch.bincount(best.source, minlength=len(self.names)).tolist(),
             winner_names=self.names,
         )
-
-    def _observations(self, radius: int) -> Observations:
-        return self.problem.observations.up_to(radius).take(self.standing.images)
 
     def _candidates(self, observations: Observations, radius: int) -> Modes:
         """New and kept hypotheses, each at its optimum, as distinct modes."""
@@ -108,9 +107,8 @@ class Competition:
         parts.append(search(self.proposers, volume, grid, some, everyone, shift_sd=problem.shift_sd, thinning=thinning))
         return Modes.join(*parts).distinct(thinning)
 
-    def _follow(self, modes: Modes, radius: int) -> Modes:
+    def _follow(self, observations: Observations, modes: Modes, radius: int) -> Modes:
         """Soft EM: the volume, the noise and the modes in turn."""
-        observations = self._observations(radius)
         for step in range(_PASSES):
             some = weighted(observations, self.standing.noise)
             if step:
@@ -133,12 +131,10 @@ class Competition:
         first = ranked.best().misfit
         lead[ranked.poses.image[second]] = ranked.misfit[second] - first[ranked.poses.image[second]]
         self.margin = float((lead > _CLEAR_LEAD).double().mean())
-        self.moved = float("nan") if change is None else float((change > 57.3 / radius).double().mean())
+        self.moved = float("nan") if change is None else float((change > math.degrees(1 / radius)).double().mean())
 
-    def _contrast_spread(self, poses: Poses, radius: int) -> float:
-        """Robust deviation of `(contrast - 1)` over its standard error, `1 / sqrt(2 power)`."""
-        some = weighted(self._observations(radius), self.standing.noise)
-        equations = kernels.normal_equations(*self.problem.masked_volume(self.standing.density, radius), some, poses)
-        contrast = equations.cross / equations.power.clamp_min(1e-9)
-        deviation = (contrast - contrast.median()) * (2 * equations.power).sqrt()
+    def _contrast_spread(self, observations: Observations, poses: Poses, radius: int) -> float:
+        """Robust standard deviation of the contrasts in units of their standard error."""
+        volume, grid = self.problem.masked_volume(self.standing.density, radius)
+        deviation = kernels.normal_equations(volume, grid, observations, poses).contrast_deviation()
         return float(_MAD_TO_SD * deviation.abs().median())

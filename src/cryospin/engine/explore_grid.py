@@ -13,13 +13,9 @@ from torch import Tensor
 
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
-from cryospin.fourier import FourierGrid
-from cryospin.geometry.rotations import random_rotations
-from cryospin.kernels.types import Poses
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.proposals.grid import GridSearch
-from cryospin.volume.accumulated import AccumulatedVolume
 
 _EPOCHS, _BATCHES = 6, 10
 _RAMP = 0.8
@@ -52,10 +48,10 @@ class GridExploration:
         least, most = _BATCH
         self.batch = int(min(max(_BATCH_NATS / float(problem.information[self.last]), least), most, len(problem)))
         self.noise = problem.total.clone()
-        self.volume = AccumulatedVolume(FourierGrid(self.last), problem.group)
         self.queue = torch.empty(0, dtype=torch.long)
         self.done = 0
-        self._start_anywhere()
+        rows = self._next(min(_FIRST_IMAGES, len(problem)))
+        self.volume = problem.volume_of_noise(rows, self.last, self.generator)
 
     def epoch(self) -> EpochRecord:
         """Ten batches."""
@@ -65,14 +61,6 @@ class GridExploration:
     def map(self) -> Tensor:
         """The map as it stands."""
         return self.volume.solve(self.problem.signal, self.last)
-
-    def _start_anywhere(self) -> None:
-        """A first volume from a few images in random poses: noise of about the right spectrum."""
-        rows = self._next(min(_FIRST_IMAGES, len(self.problem)))
-        some = weighted(self.problem.observations.up_to(self.last).take(rows), self.noise)
-        rotations = random_rotations(len(rows), self.generator)
-        poses = Poses(torch.arange(len(rows)), rotations, torch.zeros(len(rows), 2))
-        self.volume.add(some, poses, torch.ones(len(rows)))
 
     def _limit(self) -> tuple[int, float]:
         """Frequency limit and perplexity of the batch to come."""

@@ -14,16 +14,13 @@ from torch import Tensor
 from cryospin.engine.candidates import HeadProposer
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
-from cryospin.fourier import FourierGrid
-from cryospin.geometry.rotations import random_rotations
-from cryospin.kernels.types import Poses
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes
-from cryospin.volume.accumulated import AccumulatedVolume
 
 _EPOCHS = 16
 _BATCH, _IMAGES = 250, 3000
+_FIRST_IMAGES = 500
 _SHELLS = (3, 9)
 _RAMP = 0.8
 _PERPLEXITY = (32.0, 2.0)
@@ -43,13 +40,10 @@ class HeadExploration:
         self.generator = torch.Generator().manual_seed(seed)
         self.first, self.last = (min(r, problem.last_shell) for r in _SHELLS)
         self.noise = problem.total.clone()
-        self.volume = AccumulatedVolume(FourierGrid(self.last), problem.group)
         self.names = proposer.names
         self.done = 0
-        rows = problem.order(self.generator)[:500].sort().values
-        some = weighted(problem.observations.up_to(self.last).take(rows), self.noise)
-        start = Poses(torch.arange(len(rows)), random_rotations(len(rows), self.generator), torch.zeros(len(rows), 2))
-        self.volume.add(some, start, torch.ones(len(rows)))
+        rows = problem.order(self.generator)[:_FIRST_IMAGES].sort().values
+        self.volume = problem.volume_of_noise(rows, self.last, self.generator)
 
     def epoch(self) -> EpochRecord:
         """Each image once, up to a bound."""

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid, map_to_grid
-from cryospin.kernels.types import Observations
-from cryospin.noise import estimate_spectra, information
+from cryospin.geometry.rotations import random_rotations
+from cryospin.kernels.types import Observations, Poses
+from cryospin.noise import estimate_spectra, information, weighted
+from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.mask import spherical_mask
 
 _SHIFT_SD, _SHIFT_LIMIT = 0.03, 0.08
@@ -94,3 +96,11 @@ class Problem:
     def order(self, generator: torch.Generator) -> Tensor:
         """All images in random order."""
         return torch.randperm(len(self), generator=generator)
+
+    def volume_of_noise(self, rows: Tensor, radius: int, generator: torch.Generator) -> AccumulatedVolume:
+        """Some images in random poses: a start without structure, of about the right spectrum."""
+        some = weighted(self.observations.up_to(radius).take(rows), self.total)
+        poses = Poses(torch.arange(len(rows)), random_rotations(len(rows), generator), torch.zeros(len(rows), 2))
+        volume = AccumulatedVolume(FourierGrid(radius), self.group)
+        volume.add(some, poses, torch.ones(len(rows)))
+        return volume

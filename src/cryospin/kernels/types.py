@@ -87,6 +87,11 @@ class NormalEquations(NamedTuple):
         """Weighted squared residual less the image's own power: `scale^2 power - 2 scale cross`."""
         return scale * (scale * self.power - 2 * self.cross)
 
+    def contrast_deviation(self) -> Tensor:
+        """By how many standard errors, `1 / sqrt(2 power)`, each hypothesis' contrast departs from the median: `(n,)`."""
+        contrast = self.cross / self.power.clamp_min(1e-9)
+        return (contrast - contrast.median()) * (2 * self.power).sqrt()
+
 
 class GridScores(NamedTuple):
     """Log-likelihoods of n images on a grid of G rotations, each at its best shift.
