@@ -20,7 +20,7 @@ class Journal:
     folder: where log and metrics go
     listener: whoever watches
     started: when the run began, by the monotonic clock
-    truth: true rotations `(N, 3, 3)` and shifts `(N, 2)` in pixels of the images on disk
+    truth: true rotations `(N, 3, 3)` and shifts `(N, 2)` in pixels of the run's box
     """
 
     folder: RunFolder

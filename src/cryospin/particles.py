@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,23 @@ import torch
 from torch import Tensor
 
 from cryospin.errors import InputError
-from cryospin.formats.stack import check_locations, read_images
-from cryospin.formats.star import read_star
+from cryospin.formats.read import read_table
+from cryospin.formats.stack import ImageLocation, read_images
 from cryospin.formats.table import ParticleTable
 from cryospin.fourier import HalfDisc, pack
 from cryospin.kernels.types import Observations
-from cryospin.optics import contrast_transfer
+from cryospin.optics import contrast_transfer, odd_aberration
+from cryospin.preflight.metadata import check_metadata
+from cryospin.resampling import Resampler
+from cryospin.selection import Selection
 
 DEFAULT_BOX = 128
 """Larger boxes are Fourier-cropped to this many pixels unless the user asks otherwise."""
 
+SMALLEST_BOX = 16
 _CHUNK_PIXELS = 1 << 23
 _BACKGROUND_RADIUS = 0.45
+_SAME_LATTICE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -30,66 +36,100 @@ class ParticleSet:
     """N particles whose images stay on disk until they are packed.
 
     table: metadata
-    box: pixels along a side of the images on disk
+    images: where the images lie
     """
 
     table: ParticleTable
-    box: int
+    images: ImageLocation
 
     @classmethod
-    def load(cls, path: str | Path, datadir: str | Path | None = None) -> ParticleSet:
-        """Read a particle table and find its images; `InputError` says what is wrong and what to do."""
-        path = Path(path)
-        if path.suffix != ".star":
-            raise InputError(
-                "unknown kind of particle table", where=path, remedy="Give a RELION .star file (version 3.1 or later)"
-            )
-        table = read_star(path, Path(datadir) if datadir else None)
-        box = check_locations(table.images, path)
-        if box < 16:
-            raise InputError(f"images of {box} pixels are too small to reconstruct", where=path)
-        return cls(table, box)
+    def load(
+        cls,
+        path: str | Path,
+        datadir: str | Path | None = None,
+        ctf: str | Path | None = None,
+        selection: Selection | None = None,
+    ) -> ParticleSet:
+        """Read a particle table and find its images.
+
+        path: a RELION `.star`, a cryoSPARC `.cs`, or an image stack together with `ctf`
+        raises: `InputError` that says what is wrong, how much more is, and what to do
+        """
+        folder = Path(datadir) if datadir else None
+        table = read_table(Path(path), Path(ctf) if ctf else None, folder)
+        rows = (selection or Selection()).rows(len(table), table.path)
+        if rows is not None:
+            table = table.take(rows)
+        images = table.locate(folder, table.findings)
+        check_metadata(table, images)
+        table.findings.refuse_errors()
+        assert images is not None, "a stack that is missing is an error"
+        return cls(table, images)
 
     def __len__(self) -> int:
         return len(self.table)
 
     @property
-    def pixel_size(self) -> float:
-        """Å per pixel of the images on disk."""
-        return self.table.pixel_size
+    def size_angstrom(self) -> float:
+        """Physical side of the box, Å; what frequencies in cycles per box refer to. The largest, where sets are mixed."""
+        return float((self.images.boxes * self.table.optics.of_group("pixel_size").numpy()).max())
 
     @property
-    def size_angstrom(self) -> float:
-        """Physical side of the box, Å; what frequencies in cycles per box refer to."""
-        return self.box * self.pixel_size
+    def box(self) -> int:
+        """Pixels along a side of the images; of the coarsest pixels, where sets are mixed."""
+        return int(self.size_angstrom / self.table.pixel_size + _SAME_LATTICE)
+
+    @property
+    def pixel_size(self) -> float:
+        """Å per pixel at that box."""
+        return self.size_angstrom / self.box
 
     def working_box(self, box: int | None = None) -> int:
         """The box a run uses: what the user asked for, or the images' own up to `DEFAULT_BOX`; always even."""
         if box is None:
             return min(self.box, DEFAULT_BOX) // 2 * 2
-        if not 16 <= box <= self.box or box % 2:
+        if not SMALLEST_BOX <= box <= self.box or box % 2:
             raise InputError(
                 f"--box {box} does not fit images of {self.box} pixels",
-                remedy=f"Give an even number from 16 to {self.box // 2 * 2}",
+                remedy=f"Give an even number from {SMALLEST_BOX} to {self.box // 2 * 2}",
             )
         return box
 
-    def pack(self, box: int, *, invert: bool | None = None, progress: Callable[[int], None] = lambda n: None) -> Packed:
+    def pack(
+        self,
+        box: int,
+        *,
+        invert: bool | None = None,
+        recentre: bool = False,
+        progress: Callable[[int], None] = lambda n: None,
+    ) -> Packed:
         """Normalise all images on their background, Fourier-crop them to `box` pixels and pack them.
 
+        Beam tilt and other odd aberrations are undone, and so is anisotropic magnification.
+
         invert: multiply by -1 (protein is dark in the images); None decides by looking
+        recentre: move the particles by the displacements that the table knows of
         progress: called with the number of images done since the last call
         raises: `InputError` for NaN pixels and for images without any variation
         """
-        disc = HalfDisc.build(box // 2 - 1)
+        disc, size = HalfDisc.build(box // 2 - 1), self.size_angstrom
         images = torch.empty(len(self), len(disc), dtype=torch.complex64)
-        outside = _outside_circle(self.box, _BACKGROUND_RADIUS * self.box)
-        for rows in _chunks(len(self), _CHUNK_PIXELS // self.box**2):
-            chunk = read_images(self.table.images, rows)
-            self._refuse_broken(chunk, rows)
-            images[rows[0] : rows[-1] + 1] = pack(_normalise(chunk, outside), disc)
-            progress(len(rows))
-        ctf = contrast_transfer(self.table.optics, disc, box, self.size_angstrom / box)
+        centre = self._centres(recentre)
+        for lattice in self._lattices(disc):
+            outside = _outside_circle(lattice.box, _BACKGROUND_RADIUS * lattice.box)
+            for rows in _chunks(lattice.rows, _CHUNK_PIXELS // lattice.box**2):
+                chunk = read_images(self.images, rows)
+                self._refuse_broken(chunk, rows)
+                packed = lattice.transform(_normalise(chunk, outside))
+                if lattice.aberration is not None:
+                    packed *= lattice.aberration.conj()
+                if recentre:
+                    packed *= disc.shift_phase((centre[rows] / size).float(), box=1).conj()
+                images[rows] = packed
+                progress(len(rows))
+        if self.table.sign is not None and bool((self.table.sign != self.table.sign[0]).any()):
+            images *= self.table.sign[:, None]
+        ctf = contrast_transfer(self.table.optics, disc, box, size / box)
         dark = _looks_dark(images, ctf, disc)
         inverted = dark if invert is None else invert
         if inverted:
@@ -103,19 +143,42 @@ class ParticleSet:
             disc=disc,
             box=box,
         )
-        return Packed(observations, self.size_angstrom / box, inverted)
+        return Packed(observations, size / box, inverted, centre)
+
+    def _lattices(self, disc: HalfDisc) -> Iterator[_Lattice]:
+        """The particles, by how their images have to be brought to the disc's frequencies."""
+        optics, size = self.table.optics, self.size_angstrom
+        kinds, of_row = np.unique(np.stack([optics.group.numpy(), self.images.boxes], axis=1), axis=0, return_inverse=True)
+        frequencies = torch.stack([disc.kx, disc.ky], dim=1).double()
+        for number, (group, side) in enumerate(kinds.tolist()):
+            conditions = optics.groups[group]
+            # A frequency k of the particle, in cycles per common box, lies at M^-1 k on the image's lattice.
+            warp = torch.linalg.inv(conditions.distortion) * (side * conditions.pixel_size / size)
+            same = torch.allclose(warp, torch.eye(2, dtype=torch.float64), atol=_SAME_LATTICE, rtol=0)
+            transform = partial(pack, disc=disc) if same else Resampler(side, frequencies @ warp.T)
+            rows = np.flatnonzero(of_row.reshape(-1) == number)
+            yield _Lattice(rows, side, transform, odd_aberration(conditions, disc, size))
+
+    def _centres(self, recentre: bool) -> Tensor:
+        """Displacements to undo, Å."""
+        if not recentre:
+            return torch.zeros(len(self), 2, dtype=torch.float64)
+        if self.table.shift is None:
+            raise InputError(
+                "has no shifts to centre the particles by", where=self.table.path, remedy="Drop --recentre, or align first"
+            )
+        return self.table.shift
 
     def _refuse_broken(self, images: Tensor, rows: np.ndarray) -> None:
         """Name the first image that cannot be used."""
         flat = images.flatten(1)
         for bad, what in ((~torch.isfinite(flat).all(1), "NaN or infinite pixels"), (flat.std(1) == 0, "no contrast")):
             if bad.any():
-                row = int(rows[int(bad.nonzero()[0])])
-                where = self.table.images
+                row, name = int(rows[int(bad.nonzero()[0])]), self.table.path.name
                 raise InputError(
-                    f"image {where.slice[row] + 1} (row {row + 1} of {self.table.path.name}) has {what}",
-                    where=where.files[where.stack[row]],
-                    remedy="Remove the particle from the table",
+                    f"image {self.images.slice[row] + 1} (row {self.table.rows[row] + 1} of {name}) has {what}",
+                    where=self.images.stacks[self.images.stack[row]].path,
+                    remedy="Remove the particle from the table; cryospin check --deep lists all such images",
                 )
 
 
@@ -126,17 +189,34 @@ class Packed:
     observations: packed images and CTFs, weights still 1
     pixel_size: Å per pixel at the run's box
     inverted: whether the images' contrast was turned over on load
+    centre: displacements of the particles that were undone on load, float64 `(N, 2)`, Å
     """
 
     observations: Observations
     pixel_size: float
     inverted: bool
+    centre: Tensor
 
 
-def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
-    """Consecutive row numbers, at most `size` at a time."""
-    for start in range(0, count, max(1, size)):
-        yield np.arange(start, min(start + max(1, size), count))
+@dataclass(frozen=True)
+class _Lattice:
+    """Particles whose images are sampled alike.
+
+    rows: of the particle set; box: pixels
+    transform: images to coefficients at the frequencies of the run's half-disc
+    aberration: factor on those coefficients that the microscope left, or None
+    """
+
+    rows: np.ndarray
+    box: int
+    transform: Callable[[Tensor], Tensor]
+    aberration: Tensor | None
+
+
+def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Rows one part after another, at most `size` at a time."""
+    for start in range(0, len(rows), max(1, size)):
+        yield rows[start : start + max(1, size)]
 
 
 def _outside_circle(box: int, radius: float) -> Tensor:

@@ -63,7 +63,7 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
     torch.set_num_threads(settings.cores)
     RunFolder.refuse_if_used(settings.out)
     particles, packed, problem = prepare(settings, listener.reading)
-    truth = true_poses(settings, particles)
+    truth = true_poses(settings, particles, packed)
     folder = RunFolder.create(settings)
     journal = Journal(folder, listener, started, truth)
     _describe(journal, settings, particles, packed, problem)
@@ -77,6 +77,9 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
 
 def _describe(journal: Journal, settings: Settings, particles: ParticleSet, packed: Packed, problem: Problem) -> None:
     """What was read and what will be done with it."""
+    journal.note(f"{particles.table.format}: {settings.particles}")
+    for finding in particles.table.findings:
+        journal.note(f"{finding.severity}: {finding}")
     journal.note(
         f"{len(particles)} particles of {particles.box} x {particles.box} pixels, {particles.pixel_size:g} Å each; "
         f"working at {problem.box} pixels of {problem.pixel_size:.4g} Å"

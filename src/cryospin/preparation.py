@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from cryospin.engine.problem import Problem
 from cryospin.errors import InputError
 from cryospin.formats.star import read_poses
+from cryospin.formats.table import GivenPoses
 from cryospin.geometry.symmetry import point_group
 from cryospin.particles import Packed, ParticleSet
+from cryospin.preflight.metadata import FEWEST
 from cryospin.settings import Settings
 
 MASK_DIAMETER = 0.84
 """Of the box, unless the user gives one."""
-
-FEWEST = 100
-"""Fewer particles than this say nothing about a structure that nobody knows."""
 
 
 def prepare(
@@ -29,7 +31,7 @@ def prepare(
 
     reading: called with the number of images; what it returns is called with the number read since the last call
     """
-    particles = ParticleSet.load(settings.particles, settings.datadir)
+    particles = ParticleSet.load(settings.particles, settings.datadir, settings.ctf, settings.selection)
     if len(particles) < FEWEST:
         raise InputError(
             f"{len(particles)} particles are too few to find a structure from",
@@ -37,7 +39,7 @@ def prepare(
             remedy=f"Give at least {FEWEST}, better some thousands",
         )
     box = particles.working_box(settings.box)
-    packed = particles.pack(box, invert=settings.invert, progress=reading(len(particles)))
+    packed = particles.pack(box, invert=settings.invert, recentre=settings.recentre, progress=reading(len(particles)))
     side, radius = particles.size_angstrom, packed.observations.disc.radius
     problem = Problem.pose(
         packed.observations,
@@ -49,15 +51,23 @@ def prepare(
     return particles, packed, problem
 
 
-def true_poses(settings: Settings, particles: ParticleSet) -> tuple[Tensor, Tensor] | None:
-    """True poses, row by row."""
+def true_poses(settings: Settings, particles: ParticleSet, packed: Packed) -> tuple[Tensor, Tensor] | None:
+    """True rotations and shifts of the packed images, in pixels of the run's box, row by row."""
     if settings.truth_poses is None:
         return None
-    given = read_poses(settings.truth_poses)
-    if len(given.rotation) != len(particles):
+    given = poses_of(particles, read_poses(settings.truth_poses), settings.truth_poses)
+    return given.rotation, (given.shift - packed.centre) / packed.pixel_size
+
+
+def poses_of(particles: ParticleSet, given: GivenPoses, where: Path) -> GivenPoses:
+    """Poses of the run's particles out of those of its whole table; raises `InputError` where there are more or fewer."""
+    if len(given.rotation) == len(particles):
+        return given
+    rows = torch.from_numpy(particles.table.rows)
+    if len(given.rotation) <= int(rows.max()):
         raise InputError(
-            f"has {len(given.rotation)} particles, {settings.particles} {len(particles)}",
-            where=settings.truth_poses,
-            remedy="Give the true poses of the same particles",
+            f"has {len(given.rotation)} particles, {particles.table.path} {len(particles)}",
+            where=where,
+            remedy="Give the poses of the same particles",
         )
-    return given.rotation, given.shift / particles.pixel_size
+    return replace(given, rotation=given.rotation[rows], shift=given.shift[rows])

@@ -18,7 +18,7 @@ from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
 from cryospin.errors import InputError
 from cryospin.evaluation.alignment import mirror
-from cryospin.formats.star import star_with_poses, write_star
+from cryospin.formats.table import AssignedPoses
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
 from cryospin.particles import Packed, ParticleSet
@@ -37,6 +37,7 @@ class Result:
     competing: all modes that were left
     confidence: posterior probability of the best mode among them, `(N,)`
     half: 0 or 1 for each image
+    centre: displacements that were undone on load, `(N, 2)`, Å
     encoder: the trained heads' weights; empty where a run had none
     """
 
@@ -47,6 +48,7 @@ class Result:
     competing: Modes
     confidence: Tensor
     half: Tensor
+    centre: Tensor
     encoder: dict[str, Tensor]
 
     @classmethod
@@ -70,6 +72,7 @@ class Result:
             competing=ranked,
             confidence=ranked.responsibilities()[rank == 0],
             half=refinement.sets.half,
+            centre=packed.centre,
             encoder=heads[0] if heads else {},
         )
 
@@ -139,15 +142,15 @@ class RunFolder:
     def _write_particles(self, result: Result) -> None:
         """The input table with poses, half-sets, confidence and log-likelihood."""
         best = result.poses
-        blocks = star_with_poses(
-            result.particles.table.source,
-            best.poses.rotation,
-            best.poses.shift * result.maps.pixel_size,
-            rlnRandomSubset=result.half.numpy() + 1,
-            rlnMaxValueProbDistribution=result.confidence.double().numpy(),
-            rlnLogLikeliContribution=-best.misfit.numpy().astype(np.float64),
+        found = AssignedPoses(
+            rotation=best.poses.rotation,
+            shift=best.poses.shift.double() * result.maps.pixel_size + result.centre,
+            half=result.half.numpy() + 1,
+            confidence=result.confidence.double().numpy(),
+            log_likelihood=-best.misfit.numpy().astype(np.float64),
         )
-        write_star(self.path / "particles.star", blocks)
+        table = result.particles.table
+        table.source.write(self.path, table, found)
 
     def _write_modes(self, result: Result) -> None:
         """Every pose that was still in the running, with its misfit."""

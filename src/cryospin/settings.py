@@ -9,6 +9,7 @@ from typing import Any
 
 from cryospin.errors import InputError
 from cryospin.geometry.symmetry import point_group
+from cryospin.selection import Selection
 
 PRESETS = {"cryospin": "both", "search": "grid"}
 """What each preset explores with unless `--proposals` says otherwise."""
@@ -33,6 +34,10 @@ class Settings:
     threads: cores to use; None for all
     seed: of every random choice
     datadir: folder to look for stacks in
+    ctf: for bare image stacks, the table with their CTF; for a `.cs`, its passthrough file
+    first: use only so many particles, from the top
+    particles_index: use only the rows that this text file lists, counted from 0
+    recentre: centre the particles by the shifts in the table before anything else
     truth_poses: a table of true poses, to follow the error during the run
     """
 
@@ -49,11 +54,15 @@ class Settings:
     threads: int | None = None
     seed: int = 0
     datadir: Path | None = None
+    ctf: Path | None = None
+    first: int | None = None
+    particles_index: Path | None = None
+    recentre: bool = False
     truth_poses: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
-        for field in ("particles", "out", "datadir", "truth_poses"):
+        for field in ("particles", "out", "datadir", "ctf", "particles_index", "truth_poses"):
             if isinstance(value := getattr(self, field), str):
                 object.__setattr__(self, field, Path(value))
         if self.preset not in PRESETS:
@@ -68,7 +77,14 @@ class Settings:
                 raise InputError(f"--{name.replace('_', '-')} {value:g} is not a positive number of Å")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads {self.threads} is not a number of cores", remedy="Give 1 or more")
+        if self.first is not None and self.first < 1:
+            raise InputError(f"--first {self.first} is not a number of particles", remedy="Give 1 or more")
         point_group(self.symmetry)
+
+    @property
+    def selection(self) -> Selection:
+        """Which particles are used."""
+        return Selection(self.first, self.particles_index)
 
     @property
     def explores_with(self) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cryospin.cli import doctor, evaluate, reconstruct, report, simulate
+from cryospin.cli import check, doctor, evaluate, reconstruct, report, simulate
 from cryospin.errors import InputError
 
 # Threads that wait for work should sleep: spinning ones steal the cores from this program's own kernels and from whatever
@@ -77,6 +77,7 @@ def _options(
 
 
 app.command("simulate")(simulate.simulate)
+app.command("check")(check.check)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -42,6 +42,12 @@ class Progress:
         May be nested: inner bars stand below outer ones and vanish when they are done.
         """
         yield from self._as_bar(label, total) if self.live else self._as_lines(label, total)
+
+    @contextmanager
+    def deferred(self, label: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
+        """Steps whose number is known only later: call what it gives with the total, and what that gives as in `steps`."""
+        with ExitStack() as stack:
+            yield lambda total: stack.enter_context(self.steps(label, total))
 
     def _as_bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
         """A bar, in the display that is already there if there is one."""

@@ -10,12 +10,16 @@ import typer
 from cryospin.cli.listening import RunListener
 from cryospin.cli.progress import progress
 
-_PARTICLE, _METHOD, _MACHINE = "Particle", "Method", "Machine"
+_INPUT, _PARTICLE, _METHOD, _MACHINE = "Input", "Particle", "Method", "Machine"
 
 
 def reconstruct(
     particles: Annotated[
-        Path, typer.Argument(help="Particle table: a RELION .star file (3.1 or later).", show_default=False)
+        Path,
+        typer.Argument(
+            help="Particles: a RELION .star, a cryoSPARC .cs, or an .mrcs stack (or .txt list of stacks) with --ctf.",
+            show_default=False,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; must not hold a run yet.", show_default=False)],
     preset: Annotated[
@@ -57,13 +61,35 @@ def reconstruct(
     ] = "C1",
     invert: Annotated[
         bool | None,
-        typer.Option(
-            help="Protein is dark (--invert) or white (--no-invert); detected by default.", rich_help_panel=_PARTICLE
-        ),
+        typer.Option(help="Protein is dark (--invert) or white (--no-invert); detected by default.", rich_help_panel=_INPUT),
     ] = None,
     datadir: Annotated[
-        Path | None, typer.Option(help="Folder to look for image stacks in first.", rich_help_panel=_PARTICLE)
+        Path | None, typer.Option(help="Folder to look for image stacks in first.", rich_help_panel=_INPUT)
     ] = None,
+    ctf: Annotated[
+        Path | None,
+        typer.Option(
+            help="For image stacks, a .star or .cs with the CTF of each image; for a .cs, its passthrough file.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    first: Annotated[
+        int | None, typer.Option(help="Use only so many particles, from the top.", rich_help_panel=_INPUT)
+    ] = None,
+    particles_index: Annotated[
+        Path | None,
+        typer.Option(
+            help="Use only the rows that this text file lists, one number a line, counted from 0.", rich_help_panel=_INPUT
+        ),
+    ] = None,
+    recentre: Annotated[
+        bool,
+        typer.Option(
+            "--recentre",
+            help="Centre the particles first by the shifts in the table, of 3D or 2D alignment.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = False,
     truth_poses: Annotated[
         Path | None,
         typer.Option(
@@ -94,6 +120,10 @@ def reconstruct(
         threads=threads,
         seed=seed,
         datadir=datadir,
+        ctf=ctf,
+        first=first,
+        particles_index=particles_index,
+        recentre=recentre,
         truth_poses=truth_poses,
     )
     with RunListener(progress) as listener:

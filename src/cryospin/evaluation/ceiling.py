@@ -35,14 +35,15 @@ def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None) -
             symmetry=config["symmetry"],
             invert=config["invert"],
             datadir=datadir or (Path(config["datadir"]) if "datadir" in config else None),
+            **{name: config[name] for name in ("ctf", "first", "particles_index", "recentre") if name in config},
         )
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
         raise InputError(
             f"config.toml cannot be used ({error})", where=run, remedy="Give a finished run's folder"
         ) from error
-    _, _, problem = prepare(settings)
+    _, packed, problem = prepare(settings)
     count = len(problem)
-    shift = (poses.shift / problem.pixel_size).float()
+    shift = ((poses.shift - packed.centre) / problem.pixel_size).float()
     hypotheses = Poses(torch.arange(count), poses.rotation.float(), shift)
     modes = Modes(hypotheses, torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.long))
     half = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % 2

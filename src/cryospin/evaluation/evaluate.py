@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from cryospin.formats.table import GivenPoses
 from cryospin.formats.volume import read_map
 from cryospin.fourier import resample_map
 from cryospin.geometry.symmetry import point_group
+from cryospin.selection import Selection
 
 _HALF, _GOLD = 0.5, 0.143
 
@@ -57,7 +60,7 @@ def evaluate(
     if truth_poses is not None:
         if run is None:
             raise InputError("a map alone has no poses", where=result, remedy="Give the run's folder, or drop --truth-poses")
-        true = read_poses(truth_poses)
+        true = _of_run(run, read_poses(truth_poses))
         _compare_poses(figures, read_poses(run / "particles.star"), true, symmetry, truth_poses)
         figures["true_poses_A"] = _ceiling(run, true, truth, datadir) if ceiling else None
     return figures
@@ -99,6 +102,20 @@ def _compare_poses(figures: dict[str, Any], own: GivenPoses, true: GivenPoses, s
         "median_px": float(errors.shift.median()) / own.pixel_size,
     }
     figures["hand"] = "flipped" if errors.flipped else "same"
+
+
+def _of_run(run: Path, true: GivenPoses) -> GivenPoses:
+    """The true poses of the particles that a run used, where it was told to use only some."""
+    try:
+        config = tomllib.loads((run / "config.toml").read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            f"config.toml cannot be used ({error})", where=run, remedy="Give a finished run's folder"
+        ) from error
+    index = config.get("particles_index")
+    selection = Selection(config.get("first"), Path(index) if index else None)
+    rows = selection.rows(len(true.rotation), run / "particles.star")
+    return true if rows is None else replace(true, rotation=true.rotation[rows], shift=true.shift[rows])
 
 
 def _half_map_resolution(run: Path | None) -> float | None:

@@ -1,91 +1,143 @@
-"""Image stacks in MRC files: memory-mapped, read in the order they lie on disk."""
+"""Image stacks in MRC files: any number mode and byte order, compressed or not, one open at a time."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import warnings
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import mrcfile
 import numpy as np
 import torch
+from mrcfile import constants, dtypes, utils
 from torch import Tensor
 
 from cryospin.errors import InputError
 from cryospin.formats.whole import whole
+
+_HEADER_BYTES = 1024
+_COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+_VOLUME_STACKS = range(401, 631)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the header of a stack says.
+
+    count: images; box: pixels along a side
+    voxel: Å, 0 where the header has none
+    dtype: of the pixels, with their byte order; offset: bytes before the first pixel
+    compressed: with gzip or bzip2
+    """
+
+    path: Path
+    count: int
+    box: int
+    voxel: float
+    dtype: np.dtype
+    offset: int
+    compressed: bool = False
+
+    @property
+    def image_bytes(self) -> int:
+        """Of one image."""
+        return self.box * self.box * self.dtype.itemsize
+
+    def images(self) -> np.ndarray:
+        """All images `(count, box, box)`: memory-mapped, or in memory if the file is compressed."""
+        shape = (self.count, self.box, self.box)
+        if not self.compressed:
+            return np.memmap(self.path, self.dtype, "r", self.offset, shape)
+        try:
+            with _opened(self.path) as handle:
+                handle.seek(self.offset)
+                pixels = handle.read(self.count * self.image_bytes)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"cannot be decompressed ({error})", where=self.path, remedy="Copy the file again") from error
+        self._refuse_short(len(pixels))
+        return np.frombuffer(pixels, self.dtype).reshape(shape)
+
+    def _refuse_short(self, held: int) -> None:
+        if held < self.count * self.image_bytes:
+            raise InputError(
+                f"cut short: its header promises {self.count} images, it holds {max(0, held) // self.image_bytes}",
+                where=self.path,
+                remedy="Copy the file again, or extract the particles anew",
+            )
 
 
 @dataclass(frozen=True)
 class ImageLocation:
     """Where the images of a table lie.
 
-    files: the stacks
-    stack: int64 `(N,)`, index into `files`
+    stacks: the stacks
+    stack: int64 `(N,)`, index into `stacks`
     slice: int64 `(N,)`, position in the stack, counted from 0
     """
 
-    files: list[Path]
+    stacks: Sequence[Stack]
     stack: np.ndarray
     slice: np.ndarray
 
+    def take(self, rows: np.ndarray) -> ImageLocation:
+        """Some of the images."""
+        return ImageLocation(self.stacks, self.stack[rows], self.slice[rows])
 
-def open_stack(path: Path) -> np.memmap:
-    """The images of a stack, memory-mapped `(n, D, D)`; a single image counts as a stack of one.
+    @property
+    def boxes(self) -> np.ndarray:
+        """Box of each image, pixels, int64 `(N,)`."""
+        return np.array([s.box for s in self.stacks], dtype=np.int64)[self.stack]
 
-    Raises `InputError` for anything but square images of real numbers.
+
+def read_header(path: Path) -> Stack:
+    """What a stack holds, without reading its pixels; a single image counts as a stack of one.
+
+    Raises `InputError` for anything but square images of real numbers, and for a file shorter than its header says.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with mrcfile.mmap(path, mode="r", permissive=True) as handle:
-                data = handle.data
-    except (OSError, ValueError) as error:
-        raise InputError(f"not a readable MRC stack ({error})", where=path) from error
-    if data is None or data.ndim not in (2, 3) or np.iscomplexobj(data):
-        raise InputError("holds no stack of real images", where=path)
-    data = data if data.ndim == 3 else data[None]
-    if data.shape[1] != data.shape[2]:
+        with _opened(path) as handle:
+            raw = handle.read(_HEADER_BYTES)
+            compressed = isinstance(handle, gzip.GzipFile | bz2.BZ2File)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot be read ({error})", where=path, remedy="Copy the file again") from error
+    if len(raw) < _HEADER_BYTES:
         raise InputError(
-            f"images are {data.shape[2]} x {data.shape[1]} pixels, not square",
-            where=path,
-            remedy="Extract the particles in square boxes",
+            f"holds {len(raw)} bytes, less than an MRC header", where=path, remedy="Copy the file again, or extract anew"
         )
-    return data
-
-
-def check_locations(where: ImageLocation, table: Path) -> int:
-    """The box size all images share; raises `InputError` where stacks disagree or a slice does not exist."""
-    box = 0
-    for index, path in enumerate(where.files):
-        count, size = open_stack(path).shape[:2]
-        rows = np.flatnonzero(where.stack == index)
-        beyond = rows[(where.slice[rows] >= count) | (where.slice[rows] < 0)]
-        if len(beyond):
-            row = int(beyond[0])
-            raise InputError(
-                f"row {row + 1} asks for image {where.slice[row] + 1} of {path.name}, which holds {count}",
-                where=table,
-                remedy="Check rlnImageName",
-            )
-        if box and size != box:
-            raise InputError(
-                f"{path.name} has images of {size} pixels, {where.files[0].name} of {box}",
-                where=table,
-                remedy="Give particles of one box size",
-            )
-        box = size
-    return box
+    header = _parse(raw, path)
+    nx, ny, nz = (int(header[n]) for n in ("nx", "ny", "nz"))
+    if nx != ny:
+        raise InputError(
+            f"images are {nx} x {ny} pixels, not square", where=path, remedy="Extract the particles in square boxes"
+        )
+    stack = Stack(
+        path,
+        count=nz,
+        box=nx,
+        voxel=_voxel(header),
+        dtype=_dtype(header, path),
+        offset=_HEADER_BYTES + max(0, int(header["nsymbt"])),
+        compressed=compressed,
+    )
+    if not compressed:
+        stack._refuse_short(path.stat().st_size - stack.offset)
+    return stack
 
 
 def read_images(where: ImageLocation, rows: np.ndarray) -> Tensor:
-    """Images of the given rows, float32 `(len(rows), D, D)`."""
+    """Images of the given rows, which have to be of one box: float32 `(len(rows), D, D)`."""
     out: np.ndarray | None = None
     for index in np.unique(where.stack[rows]):
-        stack = open_stack(where.files[index])
+        stack = where.stacks[index]
         here = np.flatnonzero(where.stack[rows] == index)
         if out is None:
-            out = np.empty((len(rows), *stack.shape[1:]), np.float32)
-        out[here] = stack[where.slice[rows[here]]]
+            out = np.empty((len(rows), stack.box, stack.box), np.float32)
+        out[here] = stack.images()[where.slice[rows[here]]]
     assert out is not None, "no rows asked for"
     return torch.from_numpy(out)
 
@@ -102,3 +154,64 @@ def write_stack(path: Path, images: Tensor, pixel_size: float) -> None:
     """Write images `(n, D, D)` as a float32 stack, whole or not at all; `pixel_size` in Å."""
     with whole(path) as temporary, create_stack(temporary, (len(images), *images.shape[1:]), pixel_size) as handle:
         handle.data[:] = images.numpy()
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file, decompressed on the way if need be."""
+    with path.open("rb") as handle:
+        start = handle.read(3)
+    for magic, opener in _COMPRESSED.items():
+        if start.startswith(magic):
+            return cast(BinaryIO, opener(path, "rb"))
+    return path.open("rb")
+
+
+def _parse(raw: bytes, path: Path) -> np.ndarray:
+    """The header in the byte order that makes sense of it, whatever its machine stamp says."""
+    native = np.frombuffer(raw, dtypes.HEADER_DTYPE)[0]
+    order = ""
+    if bytes(native["map"]) == constants.MAP_ID:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                order = utils.byte_order_from_machine_stamp(native["machst"])
+        except ValueError:
+            order = ""
+    for candidate in (order, "<", ">"):
+        header = np.frombuffer(raw, dtypes.HEADER_DTYPE.newbyteorder(candidate or "="))[0]
+        if candidate and _makes_sense(header):
+            return header
+    raise InputError(
+        "not an MRC stack: its header makes no sense in either byte order",
+        where=path,
+        remedy="Give .mrcs or .mrc files; other formats have to be converted",
+    )
+
+
+def _makes_sense(header: np.ndarray) -> bool:
+    sides = [int(header[n]) for n in ("nx", "ny", "nz")]
+    return all(0 < s < 1 << 24 for s in sides) and 0 <= int(header["mode"]) <= 101 and int(header["nsymbt"]) >= 0
+
+
+def _dtype(header: np.ndarray, path: Path) -> np.dtype:
+    """Of the pixels."""
+    mode = int(header["mode"])
+    if int(header["ispg"]) in _VOLUME_STACKS:
+        raise InputError("holds volumes, not images", where=path, remedy="Give a stack of particle images")
+    try:
+        dtype = utils.dtype_from_mode(mode)
+    except ValueError as error:
+        raise InputError(
+            f"pixels are of MRC mode {mode}, which is not supported",
+            where=path,
+            remedy="Convert the stack to mode 2 (float32) or 12 (float16)",
+        ) from error
+    if dtype.kind == "c":
+        raise InputError("holds complex numbers, not images", where=path, remedy="Give a stack of particle images")
+    return dtype.newbyteorder(header.dtype["mode"].byteorder)
+
+
+def _voxel(header: np.ndarray) -> float:
+    """Å along x, 0 where the header makes no sense of it."""
+    side, count = float(header["cella"]["x"]), int(header["mx"])
+    return side / count if count > 0 and 0 < side < 1e9 else 0.0

@@ -1,236 +1,185 @@
-"""RELION particle tables, version 3.1 and later: an optics block and a particles block.
-
-Values are kept as the text they were, so that a table written back differs only where it should.
-"""
+"""RELION particle tables, from version 3.0 (one block) to 5 (optics and particles)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import starfile
 import torch
 from torch import Tensor
 
 from cryospin.errors import InputError
-from cryospin.formats.paths import find_stack
-from cryospin.formats.stack import ImageLocation
-from cryospin.formats.table import GivenPoses, ParticleTable
-from cryospin.formats.whole import whole
+from cryospin.findings import Findings, Severity
+from cryospin.formats.columns import Columns
+from cryospin.formats.star_optics import OPTICS_LABELS, PARTICLE_OPTICS_LABELS, read_optics
+from cryospin.formats.star_text import StarBlock, StarFile, parse_star
+from cryospin.formats.table import AssignedPoses, GivenPoses, ImageNames, ParticleTable
 from cryospin.geometry.rotations import from_relion_angles, to_relion_angles
 from cryospin.optics import Optics
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
+OLD_ORIGINS = ("rlnOriginX", "rlnOriginY")
+_IMAGE, _GROUP, _NAME = "rlnImageName", "rlnOpticsGroup", "rlnOpticsGroupName"
+_TOMOGRAPHY = ("rlnTomoName", "rlnTomoParticleName")
 
 
-@dataclass(frozen=True)
-class StarText:
-    """The blocks of a STAR file as text, in the file's order."""
+def read_star(path: str | Path) -> ParticleTable:
+    """Read a particle table; its images need not be there.
 
-    path: Path
-    blocks: dict[str, pd.DataFrame | dict[str, str]]
-
-    @property
-    def particles(self) -> pd.DataFrame:
-        """The particles block."""
-        block = self.blocks.get("particles")
-        if not isinstance(block, pd.DataFrame):
-            raise InputError(
-                "has no particles block",
-                where=self.path,
-                remedy="Give a RELION 3.1 or later particle table, such as run_data.star",
-            )
-        return block
-
-    @property
-    def optics(self) -> pd.DataFrame:
-        """The optics block."""
-        block = self.blocks.get("optics")
-        if isinstance(block, dict):
-            return pd.DataFrame({name: [value] for name, value in block.items()})
-        if block is None:
-            raise InputError(
-                "has no optics block",
-                where=self.path,
-                remedy="Convert it with relion_convert_star to RELION 3.1 or later",
-            )
-        return block
-
-
-def read_star(path: str | Path, datadir: Path | None = None) -> ParticleTable:
-    """Read a particle table.
-
-    datadir: folder to look for the stacks in first
-    raises: `InputError` that names the file, the row or column, and what to do
+    raises: `InputError` for a file that is not such a table; what is wrong with its values is in the table's findings
     """
-    path = Path(path)
-    text = read_star_text(path)
-    rows = text.particles
-    if len(rows) == 0:
+    path, findings = Path(path), Findings()
+    star = parse_star(path)
+    block, optics_block = _blocks(star)
+    if len(block) == 0:
         raise InputError("the table holds no particles", where=path, remedy="Check how it was selected or exported")
-    optics_rows = _optics_row_of_each(text)
-    pixel_size = _pixel_size(text, optics_rows)
+    _refuse_tomography(block, path)
+    labels = (_IMAGE, _GROUP, *ANGLES, *ORIGINS, *OLD_ORIGINS, *PARTICLE_OPTICS_LABELS, *OPTICS_LABELS)
+    rows = Columns(path, "particles", star.columns(block, labels), len(block), findings)
+    groups = None
+    if optics_block is not None:
+        text = star.columns(optics_block, (_GROUP, _NAME, *OPTICS_LABELS))
+        groups = Columns(path, "optics", text, len(optics_block), findings)
+    optics = read_optics(rows, groups)
+    shift, has_shift = _shifts(rows, optics)
     return ParticleTable(
         path=path,
-        images=_locations(rows, path, datadir),
-        optics=_optics(text, optics_rows),
-        pixel_size=pixel_size,
-        poses=_poses(rows, path, pixel_size),
-        source=text,
+        format=_version(star, optics_block),
+        images=_image_names(rows),
+        optics=optics,
+        poses=_poses(rows, shift, optics),
+        shift=shift if has_shift else None,
+        sign=None,
+        rows=np.arange(len(block)),
+        source=StarSource(star, block, in_pixels=optics_block is None and ORIGINS[0] not in block),
+        findings=findings,
     )
 
 
 def read_poses(path: str | Path) -> GivenPoses:
     """The poses of a table alone; its images need not be there.
 
-    raises: `InputError` where there are none
+    raises: `InputError` where there are none, or where they are broken
     """
-    path = Path(path)
-    text = read_star_text(path)
-    poses = _poses(text.particles, path, _pixel_size(text, _optics_row_of_each(text)))
-    if poses is None:
+    table = read_star(path)
+    table.findings.refuse_errors()
+    if table.poses is None:
         raise InputError(
             f"has no poses ({', '.join(ANGLES)})", where=path, remedy="Give a table of particles that were aligned"
         )
-    return poses
+    return table.poses
 
 
-def read_star_text(path: Path) -> StarText:
-    """The blocks of a STAR file with every value as text; raises `InputError` where it cannot be parsed."""
-    if not path.is_file():
-        raise InputError("no such file", where=path, remedy="Check the path of the particle table")
-    try:
-        labels = re.findall(r"^_(\S+)", path.read_text(), flags=re.MULTILINE)
-        blocks = starfile.read(path, always_dict=True, parse_as_string=labels)
-    except (ValueError, IndexError, TypeError, KeyError, pd.errors.ParserError) as error:
-        raise InputError(f"not a readable STAR file ({str(error).splitlines()[0]})", where=path) from error
-    return StarText(path, blocks)
+def pose_columns(
+    found: AssignedPoses, shift_in_image: Tensor, pixel_size: Sequence[float] | None = None
+) -> dict[str, list[str]]:
+    """What a run found out, as RELION's columns of text.
 
-
-def write_star(path: str | Path, blocks: dict[str, pd.DataFrame | dict[str, str]]) -> None:
-    """Write STAR blocks, whole or not at all."""
-    with whole(path) as temporary:
-        # Tabs between the values, since values may hold spaces.
-        starfile.write(blocks, temporary, sep="\t", na_rep="nan")
-
-
-def star_with_poses(
-    source: StarText, rotation: Tensor, shift_angstrom: Tensor, **columns: np.ndarray
-) -> dict[str, pd.DataFrame | dict[str, str]]:
-    """A table's blocks with poses, and any further columns, added or replaced; rows and columns keep their order.
-
-    rotation: `(N, 3, 3)`; shift_angstrom: `(N, 2)`, displacement of the particle; columns: label to `(N,)` values
+    shift_in_image: `(N, 2)`, Å; pixel_size: of each image, where origins are to be given in pixels (RELION 3.0)
     """
-    angles = to_relion_angles(rotation).numpy()
-    values: dict[str, np.ndarray] = {name: angles[:, i] for i, name in enumerate(ANGLES)}
-    values |= {name: -shift_angstrom[:, i].double().numpy() for i, name in enumerate(ORIGINS)}
-    rows = source.particles.copy()
-    for name, column in (values | columns).items():
-        rows[name] = [str(v) if np.issubdtype(column.dtype, np.integer) else f"{v:.6f}" for v in column]
-    return {**source.blocks, "particles": rows}
+    angles = to_relion_angles(found.rotation).numpy()
+    origin = -shift_in_image.double().numpy()
+    names = ORIGINS
+    if pixel_size is not None:
+        names, origin = OLD_ORIGINS, origin / np.asarray(pixel_size)[:, None]
+    values = {name: angles[:, i] for i, name in enumerate(ANGLES)} | {n: origin[:, i] for i, n in enumerate(names)}
+    values["rlnMaxValueProbDistribution"] = found.confidence
+    values["rlnLogLikeliContribution"] = found.log_likelihood
+    text = {name: [f"{v:.6f}" for v in column] for name, column in values.items()}
+    return text | {"rlnRandomSubset": [str(int(h)) for h in found.half]}
 
 
-def _optics_row_of_each(text: StarText) -> np.ndarray:
-    """Row of the optics block that each particle refers to, int64 `(N,)`."""
-    rows, optics = text.particles, text.optics
-    if "rlnOpticsGroup" not in rows:
-        raise _missing("rlnOpticsGroup", text.path, "particles")
-    numbers = {str(v): i for i, v in enumerate(optics["rlnOpticsGroup"])} if "rlnOpticsGroup" in optics else {}
-    known = rows["rlnOpticsGroup"].isin(numbers.keys())
-    if not known.all():
-        row = int(np.flatnonzero(~known)[0])
+@dataclass(frozen=True)
+class StarSource:
+    """A RELION table as it was read.
+
+    in_pixels: whether origins are given in pixels
+    """
+
+    star: StarFile
+    block: StarBlock
+    in_pixels: bool
+
+    def write(self, folder: Path, table: ParticleTable, found: AssignedPoses) -> None:
+        """Write `particles.star`: the same file with poses, half-sets and confidence added or replaced."""
+        sizes = [table.optics.groups[g].pixel_size for g in table.optics.group.tolist()] if self.in_pixels else None
+        columns = pose_columns(found, table.optics.shift_in_image(found.shift), sizes)
+        self.star.replaced(self.block, columns, table.rows).write(folder / "particles.star")
+
+
+def _blocks(star: StarFile) -> tuple[StarBlock, StarBlock | None]:
+    """The particles block, and the optics block if there is one."""
+    optics = star.block("optics")
+    block = star.block("particles") or next((b for b in star.blocks if _IMAGE in b), None)
+    if block is None:
         raise InputError(
-            f"particle {row + 1} is in optics group {rows['rlnOpticsGroup'].iloc[row]}, which the optics block lacks",
-            where=text.path,
-            remedy="Add the group to the optics block, or remove its particles",
+            f"has no particles: no block has a column {_IMAGE}",
+            where=star.path,
+            remedy="Give a particle table, such as run_data.star",
         )
-    return rows["rlnOpticsGroup"].map(numbers).to_numpy(np.int64, copy=True)
+    return block, optics
 
 
-def _optics(text: StarText, optics_rows: np.ndarray) -> Optics:
-    """Imaging conditions of each particle."""
-    path, rows = text.path, text.particles
+def _refuse_tomography(block: StarBlock, path: Path) -> None:
+    if any(label in block for label in _TOMOGRAPHY):
+        raise InputError(
+            "is a table of subtomograms, which are 3D",
+            where=path,
+            remedy="cryospin reconstructs from 2D images: extract single particles",
+        )
 
-    def of_particle(label: str, default: float | None = None) -> Tensor:
-        return torch.from_numpy(_numbers(rows, label, path, "particles", default))
 
-    def of_group(label: str) -> Tensor:
-        return torch.from_numpy(_numbers(text.optics, label, path, "optics")[optics_rows])
+def _version(star: StarFile, optics: StarBlock | None) -> str:
+    """What wrote the file, in words."""
+    if optics is None:
+        return "RELION 3.0 STAR"
+    number = next((m[1] for line in star.lines if (m := re.match(r"#\s*version\s+(\d+)", line))), "")
+    return {"3": "RELION 3.1 STAR", "4": "RELION 4 STAR", "5": "RELION 5 STAR"}.get(number[:1], "RELION 3.1 or later STAR")
 
-    return Optics(
-        defocus_u=of_particle("rlnDefocusU"),
-        defocus_v=of_particle("rlnDefocusV"),
-        defocus_angle=of_particle("rlnDefocusAngle"),
-        phase_shift=of_particle("rlnPhaseShift", 0.0),
-        voltage=of_group("rlnVoltage"),
-        spherical_aberration=of_group("rlnSphericalAberration"),
-        amplitude_contrast=of_group("rlnAmplitudeContrast"),
-        group=torch.from_numpy(optics_rows),
+
+def _image_names(rows: Columns) -> ImageNames:
+    """Stack and slice of each particle (`000012@stack.mrcs`)."""
+    if _IMAGE not in rows:
+        rows.missing(_IMAGE)
+        return ImageNames((), np.zeros(rows.count, np.int64), np.zeros(rows.count, np.int64))
+    numbers, codes, files = [], [], dict[str, int]()
+    for name in rows.text[_IMAGE]:
+        number, at, file = name.partition("@")
+        if not at:
+            number, file = "1", name
+        numbers.append(int(number) if number.isascii() and number.isdigit() and len(number) < 12 else 0)
+        codes.append(files.setdefault(file, len(files)))
+    position = np.array(numbers, dtype=np.int64)
+    rows.findings.rows(
+        Severity.error,
+        position < 1,
+        "row {row}: rlnImageName does not start with the number of an image, counted from 1",
+        rows.where,
+        "Write the first image of a stack as 000001@stack.mrcs",
+        _IMAGE,
     )
+    return ImageNames(tuple(files), np.array(codes, dtype=np.int64), position - 1)
 
 
-def _pixel_size(text: StarText, optics_rows: np.ndarray) -> float:
-    """The one pixel size of all particles, Å."""
-    pixel = np.unique(_numbers(text.optics, "rlnImagePixelSize", text.path, "optics")[np.unique(optics_rows)])
-    if len(pixel) > 1 or not pixel[0] > 0:
-        raise InputError(
-            f"optics groups have pixel sizes of {', '.join(f'{p:g}' for p in pixel)} Å",
-            where=text.path,
-            remedy="Give particles of one positive pixel size",
-        )
-    return float(pixel[0])
+def _shifts(rows: Columns, optics: Optics) -> tuple[Tensor, bool]:
+    """Displacement of each particle, Å; and whether the table says anything about it."""
+    if any(name in rows for name in ORIGINS):
+        origin = np.stack([rows.numbers(name, 0.0) for name in ORIGINS], axis=1)
+        return optics.shift_of_particle(-torch.from_numpy(origin)), True
+    if any(name in rows for name in OLD_ORIGINS):
+        pixels = np.stack([rows.numbers(name, 0.0) for name in OLD_ORIGINS], axis=1)
+        angstrom = torch.from_numpy(pixels) * optics.of_group("pixel_size")[:, None]
+        return optics.shift_of_particle(-angstrom), True
+    return torch.zeros(rows.count, 2, dtype=torch.float64), False
 
 
-def _poses(rows: pd.DataFrame, path: Path, pixel_size: float) -> GivenPoses | None:
+def _poses(rows: Columns, shift: Tensor, optics: Optics) -> GivenPoses | None:
     """The table's poses, if it has angles."""
     if not all(name in rows for name in ANGLES):
         return None
-    angles = np.stack([_numbers(rows, name, path, "particles") for name in ANGLES], axis=1)
-    origins = np.stack([_numbers(rows, name, path, "particles", 0.0) for name in ORIGINS], axis=1)
-    return GivenPoses(from_relion_angles(torch.from_numpy(angles)), -torch.from_numpy(origins), pixel_size)
-
-
-def _locations(rows: pd.DataFrame, path: Path, datadir: Path | None) -> ImageLocation:
-    """Stack and slice of each particle, from `rlnImageName` (`000012@stack.mrcs`)."""
-    if "rlnImageName" not in rows:
-        raise _missing("rlnImageName", path, "particles")
-    parts = rows["rlnImageName"].str.extract(r"^(?:(\d+)@)?(.+)$")
-    number = parts[0].fillna("1").astype(np.int64).to_numpy()
-    if (number < 1).any():
-        raise InputError(
-            f"row {int(np.argmin(number)) + 1}: rlnImageName counts images from 1",
-            where=path,
-            remedy="Write the first image of a stack as 000001@stack.mrcs",
-        )
-    codes, names = pd.factorize(parts[1])
-    files = [find_stack(str(name), path, datadir) for name in names]
-    return ImageLocation(files, codes.astype(np.int64), number - 1)
-
-
-def _numbers(block: pd.DataFrame, label: str, path: Path, name: str, default: float | None = None) -> np.ndarray:
-    """A column as finite float64 numbers; `default` fills a column that is not there."""
-    if label not in block:
-        if default is None:
-            raise _missing(label, path, name)
-        return np.full(len(block), default)
-    values = pd.to_numeric(block[label], errors="coerce").to_numpy(np.float64, copy=True)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise InputError(
-            f"row {bad[0] + 1} of the {name} block: {label} is {block[label].iloc[bad[0]]!r}, not a number",
-            where=path,
-            remedy="Mend or remove the row" + (f" and {len(bad) - 1} more like it" if len(bad) > 1 else ""),
-        )
-    return values
-
-
-def _missing(label: str, path: Path, name: str) -> InputError:
-    return InputError(
-        f"the {name} block has no column {label}",
-        where=path,
-        remedy="Estimate the CTF and re-extract" if "Defocus" in label else f"Add {label} to the table",
-    )
+    angles = np.stack([rows.numbers(name) for name in ANGLES], axis=1)
+    return GivenPoses(from_relion_angles(torch.from_numpy(angles)), shift, float(optics.of_group("pixel_size").max()))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from cryospin.formats.stack import ImageLocation
+from cryospin.errors import InputError
+from cryospin.findings import Finding, Findings, Severity
+from cryospin.formats.paths import StackFinder
+from cryospin.formats.stack import ImageLocation, Stack, read_header
 from cryospin.optics import Optics
 
 
@@ -26,23 +31,144 @@ class GivenPoses:
 
 
 @dataclass(frozen=True)
+class ImageNames:
+    """Images as a table names them.
+
+    files: names of the stacks
+    stack: int64 `(N,)`, index into `files`
+    slice: int64 `(N,)`, position in the stack, counted from 0
+    """
+
+    files: tuple[str, ...]
+    stack: np.ndarray
+    slice: np.ndarray
+
+    def take(self, rows: np.ndarray) -> ImageNames:
+        """Some of the images."""
+        return ImageNames(self.files, self.stack[rows], self.slice[rows])
+
+
+@dataclass(frozen=True)
+class AssignedPoses:
+    """What a run found out about each particle, ready to be written back.
+
+    rotation: `(N, 3, 3)`; shift: `(N, 2)`, displacement of the particle (x, y), its magnification undone, Å
+    half: 1 or 2; confidence: 0 to 1; log_likelihood: nats, relative to an image without a particle
+    """
+
+    rotation: Tensor
+    shift: Tensor
+    half: np.ndarray
+    confidence: np.ndarray
+    log_likelihood: np.ndarray
+
+
+class Source(Protocol):
+    """A table as it was read, able to write itself back."""
+
+    def write(self, folder: Path, table: ParticleTable, found: AssignedPoses) -> None:
+        """Write the particle table with what was found added, into a folder."""
+
+
+@dataclass(frozen=True)
 class ParticleTable:
     """Metadata of N particles.
 
-    path: the file it came from
+    path: the file it came from; format: what kind of file that is, in words
     images: where the images lie
     optics: imaging conditions
-    pixel_size: Å
     poses: the table's own poses, or None
+    shift: displacement of each particle in Å, its magnification undone, from 3D or 2D alignment: float64 `(N, 2)`, or None
+    sign: +1 where protein is said to be white, -1 where dark, float32 `(N,)`; None where nothing is said
+    rows: int64 `(N,)`, the particles' rows in the file, counted from 0
     source: the table as it was read, for writing it back
+    findings: what reading it brought to light
     """
 
     path: Path
-    images: ImageLocation
+    format: str
+    images: ImageNames
     optics: Optics
-    pixel_size: float
     poses: GivenPoses | None
-    source: Any
+    shift: Tensor | None
+    sign: Tensor | None
+    rows: np.ndarray
+    source: Source
+    findings: Findings
 
     def __len__(self) -> int:
         return len(self.optics)
+
+    @property
+    def pixel_size(self) -> float:
+        """Å; the largest, where optics groups differ."""
+        return max(self.optics.groups[g].pixel_size for g in self.optics.group.unique().tolist())
+
+    def take(self, rows: np.ndarray) -> ParticleTable:
+        """Some of the particles; `rows` count from 0."""
+        at = torch.from_numpy(rows)
+
+        def some(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[at]
+
+        poses = self.poses
+        if poses is not None:
+            poses = replace(poses, rotation=poses.rotation[at], shift=poses.shift[at])
+        return replace(
+            self,
+            images=self.images.take(rows),
+            optics=self.optics.take(at),
+            poses=poses,
+            shift=some(self.shift),
+            sign=some(self.sign),
+            rows=self.rows[rows],
+        )
+
+    def locate(self, datadir: Path | None, findings: Findings) -> ImageLocation | None:
+        """Find the stacks and read their headers; what is wrong with them goes to `findings`.
+
+        returns: None where a stack is missing or cannot be read
+        """
+        if not self.images.files:
+            return None
+        used, code = np.unique(self.images.stack, return_inverse=True)
+        stacks = self._stacks([self.images.files[i] for i in used], datadir, findings)
+        if len(stacks) < len(used):
+            return None
+        where = ImageLocation(stacks, code.reshape(-1), self.images.slice)
+        self._check_slices(where, findings)
+        return where
+
+    def _stacks(self, names: list[str], datadir: Path | None, findings: Findings) -> list[Stack]:
+        """Those stacks that are there and readable."""
+        finder, stacks, lost = StackFinder(self.path, datadir), list[Stack](), list[tuple[str, InputError]]()
+        for name in names:
+            try:
+                path = finder.find(name)
+            except InputError as error:
+                lost.append((name, error))
+                continue
+            try:
+                stacks.append(read_header(path))
+            except InputError as error:
+                findings.error(error.problem, path, error.remedy)
+        if lost:
+            missing, first = tuple(name for name, _ in lost), lost[0][1]
+            problem = first.problem + (f", nor are {len(lost) - 1} of the other {len(names) - 1}" if len(lost) > 1 else "")
+            findings.append(Finding(Severity.error, problem, self.path, first.remedy, count=len(lost), names=missing))
+        return stacks
+
+    def _check_slices(self, where: ImageLocation, findings: Findings) -> None:
+        count = np.array([s.count for s in where.stacks])[where.stack]
+        beyond = (where.slice >= count) | (where.slice < 0)
+        if beyond.any():
+            first = int(np.argmax(beyond))
+            stack = where.stacks[where.stack[first]]
+            findings.rows(
+                Severity.error,
+                beyond,
+                f"row {{row}} asks for image {where.slice[first] + 1} of {stack.path.name}, which holds {stack.count}",
+                self.path,
+                "Check rlnImageName or blob/idx: the stack may belong to another extraction",
+                "rlnImageName",
+            )

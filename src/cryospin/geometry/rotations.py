@@ -93,3 +93,13 @@ def in_plane(angles: Tensor) -> Tensor:
 def radians(degrees: float) -> float:
     """Degrees to radians."""
     return math.radians(degrees)
+
+
+def from_rotation_vectors(vectors: Tensor) -> Tensor:
+    """Rotation matrices of rotation vectors of any length in radians: `(..., 3)` to float64 `(..., 3, 3)`."""
+    return roma.rotvec_to_rotmat(vectors.double())
+
+
+def to_rotation_vectors(rotations: Tensor) -> Tensor:
+    """Rotation vectors in radians, at most pi long: `(..., 3, 3)` to float64 `(..., 3)`."""
+    return roma.rotmat_to_rotvec(rotations.double())

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from cryospin.errors import InputError
-from cryospin.formats.star import ANGLES, read_star_text
+from cryospin.formats.star import read_poses
 from cryospin.formats.volume import read_map
-from cryospin.geometry.rotations import from_relion_angles
 from cryospin.report.figures import plot_fsc, plot_orientations, plot_slices
 from cryospin.report.progress import plot_heads, plot_progress
 
@@ -94,12 +92,7 @@ def _read_fsc(path: Path) -> tuple[list[float], dict[str, list[float]]]:
 
 def _read_rotations(path: Path) -> Tensor:
     """Rotations of a particle table `(N, 3, 3)`, without a look at its images."""
-    rows = read_star_text(path).particles
-    missing = [name for name in ANGLES if name not in rows]
-    if missing:
-        raise InputError(f"column {missing[0]} is missing", where=path)
-    angles = rows[list(ANGLES)].astype(float).to_numpy()
-    return from_relion_angles(torch.from_numpy(angles.copy()))
+    return read_poses(path).rotation
 
 
 def _crossing(shells: list[float], curve: list[float]) -> float | None:

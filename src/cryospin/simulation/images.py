@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from cryospin.errors import InputError
+from cryospin.formats.new_star import VERSION, optics_columns
 from cryospin.formats.stack import create_stack
-from cryospin.formats.star import ANGLES, ORIGINS, write_star
+from cryospin.formats.star import ANGLES, ORIGINS
+from cryospin.formats.star_text import star_file
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid, pack, unpack
 from cryospin.geometry.rotations import random_rotations, to_relion_angles
 from cryospin.kernels import cpu as kernels
-from cryospin.optics import Optics, contrast_transfer
+from cryospin.optics import Optics, OpticsGroup, contrast_transfer, odd_aberration
+from cryospin.resampling import Resampler
 
 _CHUNK_PIXELS = 1 << 22
 _PADDING = 3
@@ -35,6 +37,9 @@ class ImagingConditions:
     astigmatism: greatest difference of the two defoci, Å
     coloured: whether the noise falls off with frequency as carbon and ice make it
     junk: fraction of images that hold noise only
+    phase_shift: of a phase plate, degrees
+    beam_tilt: x and y, mrad
+    magnification: matrix, row by row: an image frequency `m` stands for `M m` of the particle
     """
 
     snr: float = 0.1
@@ -46,6 +51,9 @@ class ImagingConditions:
     voltage: float = 300.0
     spherical_aberration: float = 2.7
     amplitude_contrast: float = 0.1
+    phase_shift: float = 0.0
+    beam_tilt: tuple[float, float] = (0.0, 0.0)
+    magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
 
 
 def simulate(
@@ -68,26 +76,35 @@ def simulate(
     rotation = random_rotations(count, generator)
     shift = torch.randn(count, 2, generator=generator) * conditions.shift_sd
     junk = torch.rand(count, generator=generator) < conditions.junk
-    optics = _draw_optics(count, conditions, generator)
+    optics = _draw_optics(count, conditions, generator, pixel_size, density.shape[0])
     _write_images(density, pixel_size, rotation, shift, junk, optics, conditions, out / _STACK, generator, progress)
     write_map(out / "truth.mrc", density, pixel_size)
-    _write_tables(out, optics, rotation, shift, pixel_size, density.shape[0])
+    _write_tables(out, optics, rotation, shift, pixel_size)
 
 
-def _draw_optics(count: int, c: ImagingConditions, generator: torch.Generator) -> Optics:
+def _draw_optics(count: int, c: ImagingConditions, generator: torch.Generator, pixel_size: float, box: int) -> Optics:
     """Defocus and astigmatism of each image, evenly distributed within the conditions."""
     u = torch.rand(3, count, generator=generator, dtype=torch.float64)
     defocus_u = c.defocus[0] + u[0] * (c.defocus[1] - c.defocus[0])
-    one = torch.ones(count, dtype=torch.float64)
+    group = OpticsGroup(
+        name="opticsGroup1",
+        voltage=c.voltage,
+        spherical_aberration=c.spherical_aberration,
+        amplitude_contrast=c.amplitude_contrast,
+        pixel_size=pixel_size,
+        box=box,
+        beam_tilt=c.beam_tilt,
+        magnification=c.magnification,
+    )
     return Optics(
         defocus_u=defocus_u,
         defocus_v=defocus_u - u[1] * c.astigmatism,
         defocus_angle=u[2] * 180,
-        phase_shift=0 * one,
-        voltage=c.voltage * one,
-        spherical_aberration=c.spherical_aberration * one,
-        amplitude_contrast=c.amplitude_contrast * one,
+        phase_shift=torch.full_like(defocus_u, c.phase_shift),
+        b_factor=torch.zeros_like(defocus_u),
+        scale=torch.ones_like(defocus_u),
         group=torch.zeros(count, dtype=torch.long),
+        groups=(group,),
     )
 
 
@@ -109,10 +126,15 @@ def _write_images(
     volume = map_to_grid(density, grid)
     noise_shape = _noise_shape(disc) if conditions.coloured else None
 
+    magnify = _magnifier(conditions, disc, box)
+    aberration = odd_aberration(optics.groups[0], disc, box * pixel_size)
+
     def signal(rows: Tensor) -> Tensor:
         packed = kernels.slices(volume, grid, rotation[rows], disc)
         packed *= contrast_transfer(optics.take(rows), disc, box, pixel_size)
-        return unpack(packed * disc.shift_phase(shift[rows], box), disc, box)
+        if aberration is not None:
+            packed *= aberration
+        return magnify(unpack(packed * disc.shift_phase(shift[rows], box), disc, box))
 
     probe = torch.arange(count)[~junk][:500]
     strength = float(signal(probe).var(dim=(1, 2)).mean()) if len(probe) else 1.0
@@ -127,40 +149,41 @@ def _write_images(
             progress(len(rows))
 
 
+def _magnifier(conditions: ImagingConditions, disc: HalfDisc, box: int) -> Callable[[Tensor], Tensor]:
+    """What anisotropic magnification does to images."""
+    matrix = torch.tensor(conditions.magnification).reshape(2, 2)
+    if torch.equal(matrix, torch.eye(2)):
+        return lambda images: images
+    resample = Resampler(box, torch.stack([disc.kx, disc.ky], dim=1) @ matrix.T)
+    return lambda images: unpack(resample(images), disc, box)
+
+
 def _noise_shape(disc: HalfDisc) -> Tensor:
     """Amplitude of coloured noise relative to white: falls with the root of frequency, mean power 1."""
     shape = (1 + disc.shell / 8.0) ** -0.5
     return shape / shape.square().mean().sqrt()
 
 
-def _write_tables(out: Path, optics: Optics, rotation: Tensor, shift: Tensor, pixel_size: float, box: int) -> None:
+def _write_tables(out: Path, optics: Optics, rotation: Tensor, shift: Tensor, pixel_size: float) -> None:
     """The particle table without poses, and the same with the true ones."""
     count = len(rotation)
-    group = pd.DataFrame(
-        {
-            "rlnOpticsGroup": [1],
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnVoltage": [float(optics.voltage[0])],
-            "rlnSphericalAberration": [float(optics.spherical_aberration[0])],
-            "rlnAmplitudeContrast": [float(optics.amplitude_contrast[0])],
-            "rlnImagePixelSize": [pixel_size],
-            "rlnImageSize": [box],
-            "rlnImageDimensionality": [2],
-        }
-    )
-    rows = pd.DataFrame(
-        {
-            "rlnImageName": [f"{i + 1:06d}@{_STACK}" for i in range(count)],
-            "rlnMicrographName": [f"micrograph{i // 100 + 1:04d}.mrc" for i in range(count)],
-            "rlnOpticsGroup": 1,
-            "rlnDefocusU": optics.defocus_u.numpy(),
-            "rlnDefocusV": optics.defocus_v.numpy(),
-            "rlnDefocusAngle": optics.defocus_angle.numpy(),
-        }
-    )
-    angles = to_relion_angles(rotation).numpy()
-    origin = -shift.double().numpy() * pixel_size
-    poses = {n: angles[:, i] for i, n in enumerate(ANGLES)} | {n: origin[:, i] for i, n in enumerate(ORIGINS)}
-    truth = rows.assign(**poses)
-    write_star(out / "particles.star", {"optics": group, "particles": rows})
-    write_star(out / "truth.star", {"optics": group, "particles": truth})
+    rows: dict[str, Sequence[object]] = {
+        "rlnImageName": [f"{i + 1:06d}@{_STACK}" for i in range(count)],
+        "rlnMicrographName": [f"micrograph{i // 100 + 1:04d}.mrc" for i in range(count)],
+        "rlnOpticsGroup": [1] * count,
+        "rlnDefocusU": _text(optics.defocus_u),
+        "rlnDefocusV": _text(optics.defocus_v),
+        "rlnDefocusAngle": _text(optics.defocus_angle),
+    }
+    if optics.phase_shift.any():
+        rows["rlnPhaseShift"] = _text(optics.phase_shift)
+    angles = to_relion_angles(rotation)
+    origin = -optics.shift_in_image(shift.double() * pixel_size)
+    poses = {n: _text(angles[:, i]) for i, n in enumerate(ANGLES)} | {n: _text(origin[:, i]) for i, n in enumerate(ORIGINS)}
+    for name, columns in (("particles.star", rows), ("truth.star", rows | poses)):
+        blocks = {"optics": optics_columns(optics.groups), "particles": columns}
+        star_file(out / name, blocks, VERSION).write(out / name)
+
+
+def _text(values: Tensor) -> list[str]:
+    return [f"{v:.6f}" for v in values.tolist()]

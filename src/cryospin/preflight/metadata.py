@@ -1,0 +1,193 @@
+"""Does a particle table make sense? Values that a microscope cannot have had, and units mixed up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cryospin.findings import Findings, Severity
+from cryospin.formats.stack import ImageLocation
+from cryospin.formats.table import ParticleTable
+from cryospin.optics import Optics, OpticsGroup
+
+SMALLEST_BOX = 16
+FEWEST = 100
+"""Fewer particles than this say nothing about a structure that nobody knows."""
+
+_MICROMETRES = 20.0
+_DEFOCUS_OF_ORDER = 100.0
+_MOST_DEFOCUS = 100_000.0
+_MUCH_ASTIGMATISM = 0.5
+_KILOVOLTS = (60.0, 1000.0)
+_MUCH_CONTRAST = 0.5
+_PIXEL_TOLERANCE = 0.02
+_MAP_DISTORTION = 0.2
+
+
+def check_metadata(table: ParticleTable, images: ImageLocation | None) -> None:
+    """Add to the table's findings what is wrong or suspicious about its values and its stacks' headers."""
+    findings, path = table.findings, table.path
+    used = [table.optics.groups[g] for g in table.optics.group.unique().tolist()]
+    for group in used:
+        _check_group(group, path, findings)
+    _check_defocus(table.optics, path, findings)
+    _check_duplicates(table, findings)
+    if len(table) < FEWEST:
+        findings.warn(
+            f"{len(table)} particles are too few to find a structure from",
+            path,
+            f"Give at least {FEWEST}, better some thousands",
+        )
+    if images is not None:
+        _check_headers(table, images)
+
+
+def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
+    """One optics group: voltage, aberrations, contrast, pixel size."""
+    which = f"optics group {group.name}: "
+    low, high = _KILOVOLTS
+    if group.voltage <= 0:
+        findings.error(
+            f"{which}the voltage is {group.voltage:g} kV", path, "Mend rlnVoltage, usually 200 or 300", "rlnVoltage"
+        )
+    elif not low <= group.voltage <= high:
+        findings.warn(f"{which}a voltage of {group.voltage:g} kV is unusual", path, "rlnVoltage counts kV", "rlnVoltage")
+    if group.spherical_aberration == 0:
+        findings.warn(f"{which}Cs is 0", path, "Right only for a microscope with a corrector", "rlnSphericalAberration")
+    elif not 0 < group.spherical_aberration < 20:
+        findings.warn(
+            f"{which}Cs is {group.spherical_aberration:g} mm",
+            path,
+            "rlnSphericalAberration counts mm",
+            "rlnSphericalAberration",
+        )
+    if not 0 <= group.amplitude_contrast < 1:
+        findings.error(
+            f"{which}the amplitude contrast is {group.amplitude_contrast:g}, no fraction",
+            path,
+            "Mend rlnAmplitudeContrast, usually 0.07 or 0.1",
+            "rlnAmplitudeContrast",
+        )
+    elif group.amplitude_contrast > _MUCH_CONTRAST:
+        findings.warn(
+            f"{which}an amplitude contrast of {group.amplitude_contrast:g} is unusual",
+            path,
+            "It is usually 0.07 or 0.1",
+            "rlnAmplitudeContrast",
+        )
+    if group.pixel_size == 1:
+        findings.warn(
+            f"{which}the pixel size is exactly 1 Å, which programs write when they do not know it",
+            path,
+            "Mend rlnImagePixelSize if it is not",
+            "rlnImagePixelSize",
+        )
+    if float(np.abs(group.distortion.numpy() - np.eye(2)).max()) > _MAP_DISTORTION:
+        findings.warn(f"{which}the magnification matrix is far from 1 0 0 1", path, "Mend rlnMagMat00 to 11", "rlnMagMat00")
+
+
+def _check_defocus(optics: Optics, path: Path, findings: Findings) -> None:
+    """Units, over-focus, astigmatism, phase shift."""
+    u, v, phase = optics.defocus_u.numpy(), optics.defocus_v.numpy(), optics.phase_shift.numpy()
+    middle = float(np.median(np.abs(u)))
+    if 0 < middle < _MICROMETRES:
+        findings.warn(
+            f"defocus is about {middle:.3g}, which looks like µm", path, "Give it in Å: multiply by 10,000", "rlnDefocusU"
+        )
+    elif middle < _DEFOCUS_OF_ORDER:
+        findings.warn(
+            f"defocus is about {middle:.3g} Å, too little to see particles", path, "Estimate the CTF", "rlnDefocusU"
+        )
+    checks: tuple[tuple[np.ndarray, str, str, str], ...] = (
+        ((u < 0) | (v < 0), "row {row}: over-focus", "RELION counts underfocus positive", "rlnDefocusU"),
+        (np.abs(u) > _MOST_DEFOCUS, "row {row}: a defocus of more than 10 µm", "Defocus counts Å", "rlnDefocusU"),
+        (
+            np.abs(u - v) > _MUCH_ASTIGMATISM * np.maximum(np.abs(u + v) / 2, 1000),
+            "row {row}: astigmatism is more than half of the defocus",
+            "The CTF may have been fitted wrongly: remove such particles",
+            "rlnDefocusV",
+        ),
+        (
+            optics.scale.numpy() <= 0,
+            "row {row}: the CTF scale is not positive",
+            "Mend rlnCtfScalefactor",
+            "rlnCtfScalefactor",
+        ),
+    )
+    for bad, problem, remedy, column in checks:
+        findings.rows(Severity.warning, bad, problem, path, remedy, column)
+    if phase.any() and float(np.abs(phase).max()) <= np.pi:
+        findings.warn(
+            f"phase shifts are at most {float(np.abs(phase).max()):.2f}, which looks like radians",
+            path,
+            "rlnPhaseShift counts degrees",
+            "rlnPhaseShift",
+        )
+
+
+def _check_duplicates(table: ParticleTable, findings: Findings) -> None:
+    """Particles that are listed more than once."""
+    names = table.images
+    if not names.files:
+        return
+    key = names.stack * (int(names.slice.max(initial=0)) + 1) + names.slice
+    _, first = np.unique(key, return_index=True)
+    again = np.ones(len(key), dtype=bool)
+    again[first] = False
+    findings.rows(
+        Severity.warning,
+        again,
+        "row {row} lists an image that an earlier row lists, too",
+        table.path,
+        "Remove duplicates, which make half maps agree where they should not",
+        "rlnImageName",
+    )
+
+
+def _check_headers(table: ParticleTable, images: ImageLocation) -> None:
+    """Compare the stacks with what the table says of them."""
+    findings, boxes = table.findings, images.boxes
+    groups = table.optics.groups
+    group = table.optics.group.numpy()
+    said = np.array([g.box for g in groups], dtype=np.int64)[group]
+    wrong = (said > 0) & (said != boxes)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        findings.rows(
+            Severity.warning,
+            wrong,
+            f"row {{row}}: the table says {said[at]} pixels, {images.stacks[images.stack[at]].path.name} has {boxes[at]}",
+            table.path,
+            "Check the pixel size, which changes where images were rescaled",
+            "rlnImageSize",
+        )
+    for side in np.unique(boxes[boxes < SMALLEST_BOX]):
+        findings.error(f"images of {side} pixels are too small to reconstruct", table.path, "Extract larger boxes")
+    pixel = np.array([g.pixel_size for g in groups])[group]
+    voxel = np.array([s.voxel for s in images.stacks])[images.stack]
+    # Programs that do not know the pixel size write 1 or 0 in the header.
+    differs = (voxel > 0) & (voxel != 1) & (np.abs(voxel - pixel) > _PIXEL_TOLERANCE * pixel)
+    if differs.any():
+        at = int(np.argmax(differs))
+        findings.rows(
+            Severity.warning,
+            differs,
+            f"row {{row}}: the table says {pixel[at]:.4g} Å per pixel, the header of "
+            f"{images.stacks[images.stack[at]].path.name} {voxel[at]:.4g}",
+            table.path,
+            "The table's is used; mend whichever is wrong",
+            "rlnImagePixelSize",
+        )
+    _note_mixture(table, boxes, pixel)
+
+
+def _note_mixture(table: ParticleTable, boxes: np.ndarray, pixel: np.ndarray) -> None:
+    """Sets of several boxes or pixel sizes are brought to one lattice."""
+    sizes = np.unique(np.round(boxes * pixel, 3))
+    if len(np.unique(boxes)) > 1 or len(np.unique(pixel)) > 1:
+        table.findings.note(
+            f"images are of {len(np.unique(boxes))} box sizes and {len(np.unique(pixel))} pixel sizes; "
+            f"they are brought to one box of {sizes.max():.1f} Å",
+            table.path,
+        )

@@ -1,0 +1,121 @@
+"""Look at the images themselves: broken ones, duplicates, background, contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryospin.errors import InputError
+from cryospin.findings import Severity
+from cryospin.formats.stack import read_images
+from cryospin.particles import ParticleSet
+
+_SAMPLE = 200
+_CHUNK_PIXELS = 1 << 22
+_BACKGROUND_RADIUS = 0.45
+_NORMALISED = (0.2, 0.25)
+
+
+@dataclass(frozen=True)
+class PixelFacts:
+    """What the images look like.
+
+    looked_at: how many were read
+    background_mean, background_sd: medians over images
+    normalised: whether backgrounds have mean 0 and deviation 1
+    dark: whether protein is dark, None where too few images tell
+    """
+
+    looked_at: int
+    background_mean: float
+    background_sd: float
+    normalised: bool
+    dark: bool | None
+
+
+def look_at_pixels(
+    particles: ParticleSet, *, deep: bool = False, progress: Callable[[int], None] = lambda n: None
+) -> PixelFacts | None:
+    """Read a sample of the images, or all of them, and add to the table's findings what is wrong with them."""
+    table, findings = particles.table, particles.table.findings
+    count = len(particles)
+    rows = np.arange(count) if deep else np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
+    broken, flat, mean, sd, digest = (np.zeros(len(rows), t) for t in (bool, bool, float, float, np.int64))
+    try:
+        for at, images in _parts(particles, rows):
+            _measure(images, at, broken, flat, mean, sd, digest)
+            progress(len(at))
+    except InputError as error:
+        findings.error(error.problem, table.path if error.where is None else particles.images.stacks[0].path, error.remedy)
+        return None
+    named = np.zeros((3, count), bool)
+    named[0, rows], named[1, rows] = broken, flat & ~broken
+    named[2, rows] = _repeated(digest) & ~broken & ~flat
+    said = (
+        (Severity.error, "row {row}: the image has NaN or infinite pixels", "Remove the particle"),
+        (Severity.error, "row {row}: the image is constant", "Remove the particle, or extract it again"),
+        (Severity.warning, "row {row}: the image equals an earlier one, pixel by pixel", "Remove duplicates"),
+    )
+    for bad, (severity, problem, remedy) in zip(named, said, strict=True):
+        findings.rows(severity, bad, problem, table.path, remedy, "rlnImageName")
+    good = ~(broken | flat)
+    if not good.any():
+        return None
+    middle, spread = float(np.median(mean[good])), float(np.median(sd[good]))
+    normalised = abs(middle) < _NORMALISED[0] * max(spread, 1e-30) and abs(spread - 1) < _NORMALISED[1]
+    return PixelFacts(len(rows), middle, spread, normalised, _dark(particles, rows[good]))
+
+
+def _parts(particles: ParticleSet, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images of one box at a time: places in `rows`, and the images."""
+    boxes = particles.images.boxes[rows]
+    for side in np.unique(boxes):
+        here = np.flatnonzero(boxes == side)
+        step = max(1, _CHUNK_PIXELS // int(side) ** 2)
+        for start in range(0, len(here), step):
+            at = here[start : start + step]
+            yield at, read_images(particles.images, rows[at]).numpy()
+
+
+def _measure(
+    images: np.ndarray,
+    at: np.ndarray,
+    broken: np.ndarray,
+    flat: np.ndarray,
+    mean: np.ndarray,
+    sd: np.ndarray,
+    digest: np.ndarray,
+) -> None:
+    """Fill in what is to be known of some images."""
+    pixels = images.reshape(len(images), -1)
+    broken[at] = ~np.isfinite(pixels).all(1)
+    flat[at] = pixels.min(1) == pixels.max(1)
+    outside = _corners(images.shape[-1])
+    with np.errstate(all="ignore"):
+        mean[at], sd[at] = pixels[:, outside].mean(1), pixels[:, outside].std(1)
+    digest[at] = [hash(image.tobytes()) for image in images]
+
+
+def _corners(box: int) -> np.ndarray:
+    """Pixels outside the particle's circle, flattened."""
+    k = np.arange(box) - box // 2
+    return (np.hypot(k[:, None], k) > _BACKGROUND_RADIUS * box).ravel()
+
+
+def _repeated(digest: np.ndarray) -> np.ndarray:
+    """Whether the same value came before."""
+    _, first = np.unique(digest, return_index=True)
+    again = np.ones(len(digest), dtype=bool)
+    again[first] = False
+    return again
+
+
+def _dark(particles: ParticleSet, rows: np.ndarray) -> bool | None:
+    """Whether protein is dark, by the average of a sample."""
+    if len(rows) < 20:
+        return None
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(np.int64)]
+    part = ParticleSet(particles.table.take(some), particles.images.take(some))
+    return part.pack(min(32, part.working_box())).inverted

@@ -1,0 +1,53 @@
+"""Which of a table's particles a run uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cryospin.errors import InputError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a user chose.
+
+    first: only so many, from the top; index: only those a text file lists, a row number a line, counted from 0
+    """
+
+    first: int | None = None
+    index: Path | None = None
+
+    def rows(self, count: int, table: Path) -> np.ndarray | None:
+        """Rows to keep out of `count`, in the table's order; None for all.
+
+        raises: `InputError` for row numbers that are not there
+        """
+        rows = None if self.index is None else _listed(self.index, count, table)
+        if self.first is None:
+            return rows
+        return np.arange(min(self.first, count)) if rows is None else rows[: self.first]
+
+
+def _listed(path: Path, count: int, table: Path) -> np.ndarray:
+    """Row numbers of a text file."""
+    if not path.is_file():
+        raise InputError("no such file", where=path, remedy="Check the path given with --particles-index")
+    try:
+        numbers = np.array(path.read_text().split(), dtype=np.float64)
+    except ValueError as error:
+        raise InputError(
+            "is not a list of numbers", where=path, remedy="Give a row number a line, counted from 0"
+        ) from error
+    if not len(numbers):
+        raise InputError("lists no rows", where=path, remedy="Give a row number a line, counted from 0")
+    wrong = numbers[~((numbers >= 0) & (numbers < count) & (numbers == np.rint(numbers)))]
+    if len(wrong):
+        raise InputError(
+            f"{wrong[0]:g} is no row of {table.name}, which has {count} particles",
+            where=path,
+            remedy=f"Give row numbers from 0 to {count - 1}",
+        )
+    return np.unique(numbers.astype(np.int64))
