@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from cryospin.errors import InputError
+from cryospin.formats.plausibility import check_table
 from cryospin.formats.read import read_table
 from cryospin.formats.stack import ImageLocation, read_images
 from cryospin.formats.table import ParticleTable
 from cryospin.fourier import HalfDisc, pack
 from cryospin.kernels.types import Observations
 from cryospin.optics import contrast_transfer, odd_aberration
-from cryospin.preflight.metadata import check_metadata
 from cryospin.resampling import Resampler
 from cryospin.selection import Selection
 
@@ -61,7 +61,7 @@ class ParticleSet:
         if rows is not None:
             table = table.take(rows)
         images = table.locate(folder, table.findings)
-        check_metadata(table, images)
+        check_table(table, images)
         table.findings.refuse_errors()
         assert images is not None, "a stack that is missing is an error"
         return cls(table, images)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cryospin.engine.problem import Problem
 from cryospin.errors import InputError
+from cryospin.formats.plausibility import FEWEST
 from cryospin.formats.star import read_poses
 from cryospin.formats.table import GivenPoses
 from cryospin.geometry.symmetry import point_group
 from cryospin.particles import Packed, ParticleSet
-from cryospin.preflight.metadata import FEWEST
 from cryospin.settings import Settings
 
 MASK_DIAMETER = 0.84

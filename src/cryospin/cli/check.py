@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cryospin.preflight import Preflight
 
 _UNFIT = 2
-FEWEST = 100
+
 _MOST_LISTED = 12
 _HEADINGS = {"error": "Wrong", "warning": "Suspicious", "note": "Worth knowing"}
 
@@ -149,6 +149,8 @@ def _verdict(found: Preflight) -> str:
     if not found.fit:
         count = sum(f.severity == "error" for f in found.findings)
         return f"Not fit to reconstruct from: {count} thing{'s' * (count > 1)} to mend first."
+    from cryospin.formats.plausibility import FEWEST
+
     if found.facts["particles"] < FEWEST:
         return f"Nothing wrong, but a reconstruction needs at least {FEWEST} particles."
     cost = found.cost

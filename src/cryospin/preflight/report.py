@@ -11,12 +11,12 @@ import numpy as np
 
 from cryospin.errors import InputError
 from cryospin.findings import Findings, Severity
+from cryospin.formats.plausibility import check_table
 from cryospin.formats.read import read_table
 from cryospin.formats.stack import ImageLocation
 from cryospin.formats.table import ParticleTable
 from cryospin.particles import ParticleSet
 from cryospin.preflight.estimate import Estimate, estimate
-from cryospin.preflight.metadata import check_metadata
 from cryospin.preflight.pixels import PixelFacts, look_at_pixels
 from cryospin.selection import Selection
 
@@ -80,7 +80,7 @@ def preflight(
         findings.error(error.problem, Path(error.where or path), error.remedy)
         return Preflight(path, {}, None, None, findings)
     images = table.locate(datadir, table.findings)
-    check_metadata(table, images)
+    check_table(table, images)
     pixels, cost = None, None
     if images is not None and not table.findings.of(Severity.error):
         particles = ParticleSet(table, images)

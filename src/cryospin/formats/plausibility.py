@@ -25,7 +25,7 @@ _PIXEL_TOLERANCE = 0.02
 _MAP_DISTORTION = 0.2
 
 
-def check_metadata(table: ParticleTable, images: ImageLocation | None) -> None:
+def check_table(table: ParticleTable, images: ImageLocation | None) -> None:
     """Add to the table's findings what is wrong or suspicious about its values and its stacks' headers."""
     findings, path = table.findings, table.path
     used = [table.optics.groups[g] for g in table.optics.group.unique().tolist()]
