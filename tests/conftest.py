@@ -161,7 +161,7 @@ def simulated(tmp_path_factory, blobs) -> Path:
 def table(simulated, tmp_path) -> SimpleNamespace:
     """A copy of the simulated set to spoil: `edit(old, new)` rewrites the table, `read()` reads it."""
     star, stack = tmp_path / "particles.star", tmp_path / "particles.mrcs"
-    star.write_text((simulated / "truth.star").read_text().replace("\t", " "))
+    star.write_bytes((simulated / "truth.star").read_bytes())
     stack.write_bytes((simulated / "particles.mrcs").read_bytes())
 
     def edit(old: str, new: str, count: int = -1) -> None:

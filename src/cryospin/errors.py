@@ -14,6 +14,8 @@ class InputError(Exception):
     """
 
     def __init__(self, problem: str, *, where: str | Path | None = None, remedy: str = "") -> None:
+        # Names out of damaged files may hold line breaks; the message is one line all the same.
+        problem = " ".join(problem.splitlines())
         self.problem, self.where, self.remedy = problem, where, remedy
         text = f"{where}: {problem}" if where is not None else problem
         super().__init__(f"{text}. {remedy}" if remedy else text)

@@ -53,6 +53,9 @@ class Finding:
 class Findings(list[Finding]):
     """Findings in the order they were made."""
 
+    numbers: np.ndarray | None = None
+    """Rows in the file, counted from 0, of the particles that `rows` is told about; None where these are all."""
+
     def error(self, problem: str, where: Path, remedy: str = "", column: str | None = None) -> None:
         """Something that makes a reconstruction impossible."""
         self.append(Finding(Severity.error, problem, where, remedy, column=column))
@@ -72,7 +75,7 @@ class Findings(list[Finding]):
         at = np.flatnonzero(bad)
         if not len(at):
             return
-        row = int(at[0]) + 1
+        row = int(at[0] if self.numbers is None else self.numbers[at[0]]) + 1
         text = problem.replace("{row}", str(row))
         if len(at) > 1:
             remedy = f"{remedy}; so for {len(at) - 1} more rows" if remedy else f"So for {len(at) - 1} more rows"

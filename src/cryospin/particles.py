@@ -14,7 +14,7 @@ from torch import Tensor
 from cryospin.errors import InputError
 from cryospin.formats.plausibility import check_table
 from cryospin.formats.read import read_table
-from cryospin.formats.stack import ImageLocation, read_images
+from cryospin.formats.stack import ImageLocation, read_images, unusable
 from cryospin.formats.table import ParticleTable
 from cryospin.fourier import HalfDisc, pack
 from cryospin.kernels.types import Observations
@@ -157,6 +157,7 @@ class ParticleSet:
             same = torch.allclose(warp, torch.eye(2, dtype=torch.float64), atol=_SAME_LATTICE, rtol=0)
             transform = partial(pack, disc=disc) if same else Resampler(side, frequencies @ warp.T)
             rows = np.flatnonzero(of_row.reshape(-1) == number)
+            rows = rows[self.images.reading_order(rows)]
             yield _Lattice(rows, side, transform, odd_aberration(conditions, disc, size))
 
     def _centres(self, recentre: bool) -> Tensor:
@@ -172,7 +173,7 @@ class ParticleSet:
     def _refuse_broken(self, images: Tensor, rows: np.ndarray) -> None:
         """Name the first image that cannot be used."""
         flat = images.flatten(1)
-        for bad, what in ((~torch.isfinite(flat).all(1), "NaN or infinite pixels"), (flat.std(1) == 0, "no contrast")):
+        for bad, what in ((unusable(images), "NaN or infinite pixels"), (flat.amax(1) == flat.amin(1), "no contrast")):
             if bad.any():
                 row, name = int(rows[int(bad.nonzero()[0])]), self.table.path.name
                 raise InputError(

@@ -1,29 +1,24 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from cryospin.errors import InputError
-from cryospin.formats.star import (
-    ANGLES,
-    ORIGINS,
-    read_poses,
-    read_star,
-    read_star_text,
-    star_with_poses,
-    write_star,
-)
-from cryospin.geometry.rotations import distance_deg, from_relion_angles, random_rotations
+from cryospin.findings import Severity
+from cryospin.formats.star import read_poses, read_star
+from cryospin.formats.table import AssignedPoses
+from cryospin.geometry.rotations import distance_deg
 
-
-def test_a_relion_table_is_read(table):
-    # Written out by hand, so that reading does not lean on our own writing.
-    (table.folder / "Extract").mkdir()
-    table.stack.rename(table.folder / "Extract" / "a.mrcs")
-    table.star.write_text(
-        """
+OPTICS_LABELS = ("rlnOpticsGroup", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImagePixelSize")
+POSE_COLUMNS = {
+    *("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"),
+    *("rlnMaxValueProbDistribution", "rlnLogLikeliContribution", "rlnRandomSubset"),
+}
+RELION31 = """
 # version 30001
 
 data_optics
@@ -35,8 +30,10 @@ _rlnVoltage #3
 _rlnSphericalAberration #4
 _rlnAmplitudeContrast #5
 _rlnImagePixelSize #6
-opticsGroup7 7 200.000000 0.010000 0.070000 6.0
-opticsGroup3 3 300.000000 2.700000 0.100000 6.0
+_rlnImageSize #7
+_rlnMtfFileName #8
+opticsGroup7 7 200.000000 0.010000 0.070000 6.0 64 "mtf of K3.star"
+opticsGroup3 3 300.000000 2.700000 0.100000 6.0 80 ""
 
 
 # version 30001
@@ -56,91 +53,212 @@ _rlnAngleTilt #9
 _rlnAnglePsi #10
 _rlnOriginXAngst #11
 _rlnOriginYAngst #12
- 1024.5 000003@Extract/a.mrcs 3 10000.0 9500.0 12.5 0.0 10.0 20.0 30.0 6.0 -12.0
- 2000.0 000012@Extract/a.mrcs 7 20000.0 19000.0 -45.0 90.0 -10.0 120.0 -130.0 0.0 3.0
+_rlnGroupName #13
+ 1024.5 000003@Extract/a.mrcs 3 10000.0 9500.0 12.5 0.0 10.0 20.0 30.0 6.0 -12.0 "two words"
+# the last
+ 2000.0 12@Extract/a.mrcs 7 20000.0 19000.0 -45.0 90.0 -10.0 120.0 -130.0 0.0 3.0 ""
+
+# version 30001
+
+data_model_class_1
+
+loop_
+_rlnSpectralIndex #1
+_rlnResolution #2
+0 0.0
+1 0.01
 """
-    )
-    got = read_star(table.star)
-    assert len(got) == 2
+
+
+def relion_matrix(rot, tilt, psi) -> np.ndarray:
+    """RELION's Euler matrix, from its angles in degrees."""
+    return Rotation.from_euler("ZYZ", [rot, tilt, psi], degrees=True).as_matrix().T
+
+
+@pytest.fixture
+def star(tmp_path) -> Path:
+    (tmp_path / "t.star").write_text(RELION31)
+    return tmp_path / "t.star"
+
+
+def test_a_relion_table_is_read(star):
+    got = read_star(star)
+    assert not got.findings
+    assert (len(got), got.format, got.path) == (2, "RELION 3.1 STAR", star)
     assert got.pixel_size == 6.0
-    assert got.images.files == [table.folder / "Extract" / "a.mrcs"]
+    assert got.images.files == ("Extract/a.mrcs",)
+    assert got.images.stack.tolist() == [0, 0]
     assert got.images.slice.tolist() == [2, 11]
     o = got.optics
-    assert o.voltage.tolist() == [300.0, 200.0]
-    assert o.spherical_aberration.tolist() == [2.7, 0.01]
-    assert o.amplitude_contrast.tolist() == [0.1, 0.07]
+    assert [g.name for g in o.groups] == ["opticsGroup7", "opticsGroup3"]
+    assert o.group.tolist() == [1, 0]
+    assert o.of_group("voltage").tolist() == [300.0, 200.0]
+    assert o.of_group("spherical_aberration").tolist() == [2.7, 0.01]
+    assert o.of_group("amplitude_contrast").tolist() == [0.1, 0.07]
+    assert o.of_group("box").tolist() == [80, 64]
     assert o.defocus_u.tolist() == [10000.0, 20000.0]
     assert o.defocus_v.tolist() == [9500.0, 19000.0]
     assert o.defocus_angle.tolist() == [12.5, -45.0]
     assert o.phase_shift.tolist() == [0.0, 90.0]
-    assert o.group.tolist() == [1, 0]
     # RELION's origin is what to add to bring the particle to the centre: minus its displacement.
-    assert got.poses.shift.tolist() == [[-6.0, 12.0], [0.0, -3.0]]
-    want = from_relion_angles(torch.tensor([[10.0, 20.0, 30.0], [-10.0, 120.0, -130.0]]))
-    torch.testing.assert_close(got.poses.rotation, want)
+    assert got.shift.tolist() == got.poses.shift.tolist() == [[-6.0, 12.0], [0.0, -3.0]]
+    want = np.stack([relion_matrix(10, 20, 30), relion_matrix(-10, 120, -130)])
+    np.testing.assert_allclose(got.poses.rotation, want, atol=1e-12)
+    assert got.poses.pixel_size == 6.0
+    assert got.sign is None
+    assert got.rows.tolist() == [0, 1]
 
 
-def test_one_line_optics_blocks_are_read(table):
-    text = table.star.read_text()
-    lines = text.splitlines()
-    start, stop = lines.index("data_optics"), lines.index("data_particles")
-    labels = [line.split()[0] for line in lines[start:stop] if line.startswith("_")]
-    values = next(line for line in lines[start:stop] if line.startswith("1 ")).split()
-    block = ["data_optics", "", *(f"{a} {b}" for a, b in zip(labels, values, strict=True)), ""]
-    table.star.write_text("\n".join([*lines[:start], *block, *lines[stop:]]) + "\n")
-    assert read_star(table.star).optics.voltage.unique().tolist() == [300.0]
+@pytest.mark.parametrize(
+    ("angles", "matrix"),
+    [
+        ((0, 0, 0), [[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
+        ((90, 0, 0), [[0, 1, 0], [-1, 0, 0], [0, 0, 1]]),
+        ((0, 90, 0), [[0, 0, -1], [0, 1, 0], [1, 0, 0]]),
+        ((0, 0, 90), [[0, 1, 0], [-1, 0, 0], [0, 0, 1]]),
+        ((90, 90, 0), [[0, 0, -1], [-1, 0, 0], [0, 1, 0]]),
+        ((0, 90, 90), [[0, 1, 0], [0, 0, 1], [1, 0, 0]]),
+    ],
+)
+def test_quarter_turns_are_relions(relion31, angles, matrix):
+    columns = dict(zip(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), ([a] * 3 for a in angles), strict=True))
+    got = read_poses(relion31(columns)).rotation[1]
+    torch.testing.assert_close(got, torch.tensor(matrix, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_a_table_without_poses_has_none(simulated):
+@pytest.mark.parametrize(
+    ("comment", "format"),
+    [
+        ("# version 30001", "RELION 3.1 STAR"),
+        ("# version 40001", "RELION 4 STAR"),
+        ("# version 50001", "RELION 5 STAR"),
+        ("#   version 30001 ", "RELION 3.1 STAR"),
+        ("# Created by starfile", "RELION 3.1 or later STAR"),
+        ("", "RELION 3.1 or later STAR"),
+    ],
+)
+def test_what_wrote_a_table_is_told_by_its_comments(star, comment, format):
+    star.write_text(RELION31.replace("# version 30001", comment))
+    assert read_star(star).format == format
+
+
+def test_blocks_come_in_any_order(star):
+    start, stop = RELION31.index("data_optics"), RELION31.index("data_particles")
+    star.write_text(RELION31[stop:] + "\n" + RELION31[start:stop])
+    assert read_star(star).optics.of_group("voltage").tolist() == [300.0, 200.0]
+
+
+@pytest.mark.parametrize("block", ["", "images", "model_class_1", "particles"])
+def test_relion_30_keeps_everything_in_one_block_of_any_name(relion30, block):
+    got = read_star(relion30(block=block))
+    assert not got.findings
+    assert got.format == "RELION 3.0 STAR"
+    assert len(got) == 3
+    assert len(got.optics.groups) == 1
+    assert got.pixel_size == 3.5
+    assert got.optics.of_group("voltage").tolist() == [300.0] * 3
+    assert got.optics.defocus_u.tolist() == [10000.0, 20000.0, 15000.0]
+    assert got.images.files == ("a.mrcs", "b.mrcs")
+
+
+def test_origins_in_pixels_become_angstrom(relion30):
+    got = read_star(relion30())
+    assert got.poses.shift.tolist() == [[-21.0, 42.0], [0.0, -10.5], [3.5, -7.0]]
+    small = read_star(relion30({"rlnMagnification": [40000.0, 80000.0, 40000.0]}))
+    assert small.poses.shift.tolist() == [[-21.0, 42.0], [0.0, -5.25], [3.5, -7.0]]
+    assert small.pixel_size == small.poses.pixel_size == 3.5
+
+
+def test_origins_in_angstrom_win_over_those_in_pixels(relion30):
+    columns = {"rlnOriginXAngst": [1.0, 2.0, 3.0], "rlnOriginYAngst": [4.0, 5.0, 6.0]}
+    assert read_star(relion30(columns)).shift.tolist() == [[-1.0, -4.0], [-2.0, -5.0], [-3.0, -6.0]]
+
+
+def test_origins_may_be_missing(relion31):
+    no_origins = {"rlnOriginXAngst": None, "rlnOriginYAngst": None}
+    got = read_star(relion31(no_origins))
+    assert got.shift is None
+    assert got.poses.shift.tolist() == [[0.0, 0.0]] * 3
+    half = read_star(relion31({"rlnOriginXAngst": None}))
+    assert half.shift.tolist() == [[0.0, 12.0], [0.0, -3.0], [0.0, -2.0]]
+
+
+def test_without_angles_there_are_shifts_but_no_poses(relion31):
+    path = relion31({"rlnAngleRot": None})
+    got = read_star(path)
+    assert got.poses is None
+    assert got.shift.tolist() == [[-6.0, 12.0], [0.0, -3.0], [1.0, -2.0]]
+    with pytest.raises(InputError, match=r"t\.star: has no poses \(rlnAngleRot, rlnAngleTilt, rlnAnglePsi\)\. .*aligned"):
+        read_poses(path)
+
+
+def test_a_simulated_table_without_poses_has_none(simulated):
     table = read_star(simulated / "particles.star")
     assert table.poses is None
     assert len(table) == 12
-    with pytest.raises(InputError, match=r"particles\.star: has no poses .*aligned"):
-        read_poses(simulated / "particles.star")
+    assert not table.findings
 
 
-def test_rewriting_keeps_every_row_column_and_order(table):
-    text = read_star_text(table.star)
-    rows = text.particles.iloc[torch.randperm(12, generator=torch.Generator().manual_seed(0)).numpy()]
-    rows = rows.assign(rlnMyOwnColumn=[f"value {i}" for i in range(12)], rlnCoordinateX=[f"{i}.50" for i in range(12)])
-    rows["rlnGroupName"] = ["None", "NA", "two words", "null", "nan", *"abcdefg"]
-    blocks = {**text.blocks, "particles": rows, "notes": pd.DataFrame({"rlnComment": ["a", "b"]})}
-    write_star(table.star, blocks)
-    source = read_star(table.star).source
-    g = torch.Generator().manual_seed(1)
-    out = star_with_poses(
-        source, random_rotations(12, g), torch.randn(12, 2, generator=g), rlnRandomSubset=np.arange(12) % 2 + 1
-    )
-    path = table.folder / "out.star"
-    write_star(path, out)
-    again = read_star_text(path)
-    assert list(again.blocks) == ["optics", "particles", "notes"]
-    assert list(again.particles.columns) == [*rows.columns, "rlnRandomSubset"]
-    replaced = {*ANGLES, *ORIGINS}
-    for name in rows.columns:
-        same = again.particles[name].fillna("nan").tolist() == rows[name].tolist()
-        assert same != (name in replaced), name
-    assert again.particles["rlnRandomSubset"].tolist() == ["1", "2"] * 6
-    pd.testing.assert_frame_equal(again.optics, text.optics, check_dtype=False)
-    assert again.blocks["notes"]["rlnComment"].tolist() == ["a", "b"]
+def test_a_shift_of_a_magnified_image_is_smaller_in_the_particle(relion31):
+    optics = {f"rlnMagMat{i}": [v, one] for i, v, one in (("00", 1.25, 1), ("01", 0.5, 0), ("10", 0.0, 0), ("11", 0.8, 1))}
+    got = read_star(relion31(optics=optics)).shift
+    inverse_transposed = np.linalg.inv(np.array([[1.25, 0.5], [0.0, 0.8]])).T
+    np.testing.assert_allclose(got[1], inverse_transposed @ [0.0, -3.0])
+    assert got[0].tolist() == [-6.0, 12.0]
 
 
-def test_poses_written_are_read_back(table, generator):
-    rotation = random_rotations(12, generator).double()
-    rotation[0] = torch.eye(3)
-    rotation[1] = from_relion_angles(torch.tensor([25.0, 180.0, 0.0]))
-    shift = torch.randn(12, 2, generator=generator, dtype=torch.float64) * 20
-    path = table.folder / "poses.star"
-    write_star(path, star_with_poses(table.read().source, rotation, shift))
-    for poses in (read_poses(path), read_star(path).poses):
-        assert float(distance_deg(poses.rotation, rotation).max()) < 1e-4
-        torch.testing.assert_close(poses.shift, shift, rtol=0, atol=1e-5)
-        assert poses.pixel_size == 6.0
+@pytest.mark.parametrize(
+    ("name", "file", "position"),
+    [
+        ("1@a.mrcs", "a.mrcs", 0),
+        ("000012@dir/a.mrcs", "dir/a.mrcs", 11),
+        ("a.mrc", "a.mrc", 0),
+        ('"3@with blank.mrcs"', "with blank.mrcs", 2),
+        ("4@m@5.mrcs", "m@5.mrcs", 3),
+    ],
+)
+def test_image_names_have_a_number_or_none(relion31, name, file, position):
+    got = read_star(relion31({"rlnImageName": ["7@z.mrcs", name, "8@z.mrcs"]}))
+    assert not got.findings
+    assert got.images.files == ("z.mrcs", file)
+    assert got.images.stack.tolist() == [0, 1, 0]
+    assert got.images.slice.tolist() == [6, position, 7]
 
 
-def test_poses_can_be_read_without_the_images(table):
-    table.stack.unlink()
-    torch.testing.assert_close(read_poses(table.star).rotation.det(), torch.ones(12, dtype=torch.float64))
+@pytest.mark.parametrize(
+    "name", ["0@a.mrcs", "000000@a.mrcs", "-1@a.mrcs", "@a.mrcs", "1.5@a.mrcs", "9" * 400 + "@a", "²@a.mrcs"]
+)
+def test_an_image_number_that_is_none_is_named(relion31, name):
+    (finding,) = read_star(relion31({"rlnImageName": ["1@a.mrcs", name, "2@a.mrcs"]})).findings
+    assert finding.problem == "row 2: rlnImageName does not start with the number of an image, counted from 1"
+    assert finding.remedy == "Write the first image of a stack as 000001@stack.mrcs"
+    assert (finding.severity, finding.row, finding.column) == (Severity.error, 2, "rlnImageName")
+
+
+@pytest.mark.parametrize("version", ["relion30", "relion31"])
+@pytest.mark.parametrize("value", ["steep", "nan", "-inf"])
+@pytest.mark.parametrize("row", [0, 2])
+def test_an_angle_or_origin_that_is_no_number_is_named(request, version, value, row):
+    write = request.getfixturevalue(version)
+    for label in ("rlnAngleTilt", "rlnOriginXAngst"):
+        values = ["0"] * 3
+        values[row] = value
+        findings = read_star(write({label: values})).findings
+        assert findings[0].problem == f"row {row + 1} of the particles block: {label} is {value!r}, not a number"
+        with pytest.raises(InputError, match=r"not a number\. Mend or remove the row"):
+            findings.refuse_errors()
+
+
+def test_a_table_without_image_names_says_so(relion31):
+    (finding,) = read_star(relion31({"rlnImageName": None})).findings
+    assert finding.problem == "the particles block has no column rlnImageName"
+    assert finding.remedy == "Add rlnImageName to the table"
+
+
+def test_poses_with_errors_are_refused_all_at_once(relion31):
+    path = relion31({"rlnAngleTilt": ["x", "0", "0"], "rlnDefocusU": ["1", "y", "1"]})
+    with pytest.raises(InputError, match=r"rlnDefocusU is 'y', not a number\. Mend .* lists 1 more problem like this"):
+        read_poses(path)
 
 
 SPOILT = {
@@ -154,7 +272,7 @@ SPOILT = {
     ),
     "defocus NaN": (
         lambda t: (t.column("rlnDefocusV", 2, "nan"), t.column("rlnDefocusV", 9, "inf")),
-        r"row 3 of the particles block: rlnDefocusV is '?nan'?, not a number\. .* and 1 more like it",
+        r"row 3 of the particles block: rlnDefocusV is 'nan', not a number\. Mend or remove the row; so for 1 more",
     ),
     "optics value": (lambda t: t.edit(" 300.000000 ", " high "), "row 1 of the optics block: rlnVoltage is 'high'"),
     "missing defocus": (
@@ -167,24 +285,23 @@ SPOILT = {
     ),
     "missing pixel size": (
         lambda t: t.edit("_rlnImagePixelSize", "_rlnPixels"),
-        "the optics block has no column rlnImagePixelSize. Add",
+        "the optics block has no column rlnImagePixelSize. Add rlnImagePixelSize, or rlnDetectorPixelSize and",
     ),
-    "zero pixel size": (lambda t: t.edit(" 6.000000 ", " 0.0 "), "pixel sizes of 0 Å. Give .* one positive pixel size"),
+    "zero pixel size": (lambda t: t.edit(" 6.000000 ", " 0.0 "), "pixel size is 0 Å. Mend rlnImagePixelSize: .* positive"),
     "missing image name": (lambda t: t.edit("_rlnImageName", "_rlnImages"), "no column rlnImageName. Add rlnImageName"),
-    "missing group": (lambda t: t.edit("_rlnOpticsGroup ", "_rlnGroup "), "the particles block has no .* rlnOpticsGroup"),
+    "missing group": (lambda t: t.edit("_rlnOpticsGroup ", "_rlnGroup "), "the optics block has no column rlnOpticsGroup"),
     "unknown group": (
         lambda t: t.column("rlnOpticsGroup", 6, "4"),
-        "particle 7 is in optics group 4, which the optics block lacks. Add the group",
+        "row 7 is in optics group 4, which the optics block lacks. Add the group",
     ),
     "image zero": (
         lambda t: t.column("rlnImageName", 1, "000000@particles.mrcs"),
-        "row 2: rlnImageName counts images from 1. Write the first",
+        "row 2: rlnImageName does not start with the number of an image, counted from 1. Write the first",
     ),
-    "no optics": (
-        lambda t: t.edit("data_optics", "data_optic"),
-        "has no optics block. Convert it with relion_convert_star to RELION 3.1 or later",
+    "no particles": (
+        lambda t: (t.edit("data_particles", "data_movies"), t.edit("_rlnImageName", "_rlnMovieName")),
+        "has no particles: no block has a column rlnImageName. Give a particle table, such as run_data.star",
     ),
-    "no particles": (lambda t: t.edit("data_particles", "data_micrographs"), "has no particles block. Give a RELION 3.1"),
 }
 
 
@@ -192,7 +309,7 @@ SPOILT = {
 def test_what_is_wrong_is_named_with_its_remedy(table, spoil, message):
     spoil(table)
     with pytest.raises(InputError, match=message) as error:
-        table.read()
+        table.read().findings.refuse_errors()
     assert str(error.value).startswith(f"{table.star}: ")
     assert "\n" not in str(error.value)
 
@@ -206,40 +323,121 @@ def test_a_table_without_rows_is_refused(table):
     lines = table.star.read_text().splitlines()
     last = max(i for i, line in enumerate(lines) if line.startswith("_rln"))
     table.star.write_text("\n".join(lines[: last + 1]) + "\n")
-    with pytest.raises(InputError, match="holds no particles"):
+    with pytest.raises(InputError, match=r"the table holds no particles\. Check how it was selected"):
         table.read()
+
+
+def test_an_empty_optics_block_is_refused(relion31):
+    with pytest.raises(InputError, match=r"the optics block is empty\. Copy its rows"):
+        read_star(relion31(optics={label: [] for label in ("rlnOpticsGroupName", *OPTICS_LABELS)}))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\n", b"\x00\xff\xfe\x80" * 50, b"data_particles\n\nloop_\n_a\n_b\n1 2 3\n"])
 def test_what_is_no_table_is_refused_in_one_line(table, content):
     table.star.write_bytes(content)
     with pytest.raises(InputError) as error:
-        table.read()
+        table.read().findings.refuse_errors()
     assert str(error.value).startswith(f"{table.star}: ")
     assert "\n" not in str(error.value)
 
 
-def test_mixed_pixel_sizes_are_refused_unless_unused(table):
-    lines = table.star.read_text().splitlines()
-    where = next(i for i, line in enumerate(lines) if line.startswith("1 "))
-    second = lines[where].replace("1 ", "2 ", 1).replace(" 6.000000 ", " 3.000000 ")
-    table.star.write_text("\n".join([*lines[: where + 1], second, *lines[where + 1 :]]) + "\n")
-    assert table.read().pixel_size == 6.0
-    table.column("rlnOpticsGroup", 0, "2")
-    with pytest.raises(InputError, match="pixel sizes of 3, 6 Å"):
-        table.read()
+@pytest.mark.parametrize("label", ["rlnTomoName", "rlnTomoParticleName"])
+def test_subtomograms_are_refused(relion31, label):
+    with pytest.raises(InputError, match=r"is a table of subtomograms, which are 3D\. cryospin reconstructs from 2D images"):
+        read_star(relion31({label: ["TS_01", "TS_01", "TS_02"]}))
 
 
-def test_a_failed_write_leaves_no_trace(table, monkeypatch):
-    before = table.star.read_text()
-    files = set(table.folder.iterdir())
+def written(table, found: AssignedPoses, folder: Path) -> Path:
+    folder.mkdir()
+    table.source.write(folder, table, found)
+    assert [p.name for p in folder.iterdir()] == ["particles.star"]
+    return folder / "particles.star"
 
-    def fail(blocks, path, **_):
-        path.write_text("half a ta")
-        raise OSError("disk full")
 
-    monkeypatch.setattr("cryospin.formats.star.starfile.write", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_star(table.star, table.read().source.blocks)
-    assert table.star.read_text() == before
-    assert set(table.folder.iterdir()) == files
+def test_writing_changes_poses_and_nothing_else(star, assigned, changes, tmp_path):
+    out = written(read_star(star), assigned(2), tmp_path / "out")
+    assert changes(star, out) == POSE_COLUMNS
+
+
+def test_poses_written_are_read_back(table, assigned, tmp_path):
+    found = assigned(12)
+    found.rotation[0] = torch.eye(3)
+    found.rotation[1] = torch.tensor([[0.8, -0.6, 0], [-0.6, -0.8, 0], [0, 0, -1]])
+    out = written(table.read(), found, tmp_path / "out")
+    for poses in (read_poses(out), read_star(out).poses):
+        assert float(distance_deg(poses.rotation, found.rotation).max()) < 1e-4
+        torch.testing.assert_close(poses.shift, found.shift.double(), rtol=0, atol=1e-6)
+        assert poses.pixel_size == 6.0
+
+
+def test_confidence_likelihood_and_half_sets_are_written(star, assigned, columns_of, tmp_path):
+    columns = columns_of(written(read_star(star), assigned(2), tmp_path / "out"))
+    assert list(columns)[-3:] == ["rlnMaxValueProbDistribution", "rlnLogLikeliContribution", "rlnRandomSubset"]
+    assert columns["rlnMaxValueProbDistribution"] == ["0.200000", "0.900000"]
+    assert columns["rlnLogLikeliContribution"] == ["-30.500000", "400.250000"]
+    assert columns["rlnRandomSubset"] == ["1", "1"]
+
+
+def test_origins_of_relion_30_are_written_in_pixels(relion30, assigned, changes, columns_of, tmp_path):
+    path, found = relion30({"rlnMagnification": [40000.0, 80000.0, 40000.0]}), assigned(3)
+    out = written(read_star(path), found, tmp_path / "out")
+    assert changes(path, out, "") == {label.removesuffix("Angst") for label in POSE_COLUMNS}
+    torch.testing.assert_close(read_star(out).shift, found.shift.double(), rtol=0, atol=1e-5)
+    origin = [float(v) for v in columns_of(out, "")["rlnOriginX"]]
+    np.testing.assert_allclose(origin, -found.shift[:, 0].numpy() / [3.5, 1.75, 3.5], atol=1e-6)
+
+
+def test_origins_are_added_in_the_units_of_the_table(relion30, relion31, assigned, tmp_path):
+    none = {f"rlnOrigin{axis}{unit}": None for axis in "XY" for unit in ("", "Angst")}
+    for write, labels in ((relion30, ("rlnOriginX ", "rlnOriginY ")), (relion31, ("rlnOriginXAngst ", "rlnOriginYAngst "))):
+        out = written(read_star(write(none)), assigned(3), tmp_path / labels[0].strip())
+        assert all(label in out.read_text() for label in labels)
+        torch.testing.assert_close(read_star(out).shift, assigned(3).shift.double(), rtol=0, atol=1e-5)
+
+
+def test_shifts_of_magnified_images_are_written_as_relion_has_them(relion31, assigned, tmp_path):
+    matrix = {
+        "rlnMagMat00": [1.02, 1.0],
+        "rlnMagMat01": [0.03, 0.01],
+        "rlnMagMat10": [-0.01, 0.0],
+        "rlnMagMat11": [0.98, 1.1],
+    }
+    found = assigned(3)
+    out = written(read_star(relion31(optics=matrix)), found, tmp_path / "out")
+    torch.testing.assert_close(read_star(out).shift, found.shift.double(), rtol=0, atol=1e-5)
+    out.write_text(out.read_text().replace("rlnMagMat", "rlnMagMut"))
+    in_image = np.array([[1.02, 0.03], [-0.01, 0.98]]).T @ found.shift[1].double().numpy()
+    np.testing.assert_allclose(read_star(out).shift[1], in_image, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[0, 3, 4, 11], [7], list(range(12))])
+def test_particles_that_were_taken_are_written_with_their_own_rows(table, assigned, changes, tmp_path, rows):
+    found = assigned(len(rows))
+    some = table.read().take(np.array(rows))
+    out = written(some, found, tmp_path / "out")
+    assert changes(table.star, out, rows=np.array(rows)) == POSE_COLUMNS
+    again = read_star(out)
+    assert float(distance_deg(again.poses.rotation, found.rotation).max()) < 1e-4
+    torch.testing.assert_close(again.shift, found.shift.double(), rtol=0, atol=1e-6)
+    assert again.images.slice.tolist() == rows
+    torch.testing.assert_close(again.optics.defocus_u, some.optics.defocus_u)
+
+
+def test_taking_twice_counts_rows_of_the_file(table, assigned, changes, tmp_path):
+    some = table.read().take(np.array([1, 5, 6, 9])).take(np.array([1, 3]))
+    assert some.rows.tolist() == [5, 9]
+    out = written(some, assigned(2), tmp_path / "out")
+    assert changes(table.star, out, rows=np.array([5, 9])) == POSE_COLUMNS
+
+
+def test_a_table_can_be_written_over_itself(table, assigned):
+    table.star.rename(table.folder / "particles.star")
+    before = read_star(table.folder / "particles.star")
+    before.source.write(table.folder, before, assigned(12))
+    assert len(read_star(table.folder / "particles.star")) == 12
+    assert sorted(p.name for p in table.folder.iterdir()) == ["particles.mrcs", "particles.star"]
+
+
+def test_poses_can_be_read_without_the_images(table):
+    table.stack.unlink()
+    torch.testing.assert_close(read_poses(table.star).rotation.det(), torch.ones(12, dtype=torch.float64))

@@ -5,15 +5,16 @@ import subprocess
 
 import mrcfile
 import pytest
+import starfile
 import torch
 
 from cryospin.errors import InputError
 from cryospin.evaluation.fsc import fourier_shell_correlation
-from cryospin.formats.star import read_star, read_star_text
+from cryospin.formats.star import read_star
 from cryospin.formats.volume import read_map
 from cryospin.fourier import HalfDisc, pack
 from cryospin.noise import shell_mean
-from cryospin.optics import contrast_transfer
+from cryospin.optics import contrast_transfer, odd_aberration
 from cryospin.simulation import ImagingConditions, simulate
 
 BOX, PIXEL = 24, 6.0
@@ -31,6 +32,10 @@ def images_of(density, folder, count, seed=0, **conditions):
     return torch.from_numpy(mrcfile.read(folder / "particles.mrcs").copy())
 
 
+def rows_of(path):
+    return starfile.read(path, always_dict=True)["particles"]
+
+
 def test_four_files_that_belong_together(density, tmp_path):
     images = images_of(density, tmp_path, 7)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["particles.mrcs", "particles.star", "truth.mrc", "truth.star"]
@@ -38,9 +43,9 @@ def test_four_files_that_belong_together(density, tmp_path):
     truth, voxel = read_map(tmp_path / "truth.mrc")
     assert torch.equal(truth, density)
     assert voxel == PIXEL
-    blind, told = read_star_text(tmp_path / "particles.star"), read_star_text(tmp_path / "truth.star")
-    assert blind.particles.equals(told.particles[blind.particles.columns])
-    assert not any(("Angle" in c and c != "rlnDefocusAngle") or "Origin" in c for c in blind.particles.columns)
+    blind, told = rows_of(tmp_path / "particles.star"), rows_of(tmp_path / "truth.star")
+    assert blind.equals(told[blind.columns])
+    assert not any(("Angle" in c and c != "rlnDefocusAngle") or "Origin" in c for c in blind.columns)
     assert read_star(tmp_path / "particles.star").pixel_size == PIXEL
 
 
@@ -112,7 +117,7 @@ def test_optics_lie_within_the_conditions(density, tmp_path):
     difference = o.defocus_u - o.defocus_v
     assert difference.min() >= 0
     assert 350 < difference.max() <= 400
-    assert (o.voltage == 200).all()
+    assert (o.of_group("voltage") == 200).all()
     assert float(o.defocus_angle.std()) > 40
     assert o.defocus_u.std() > 200
 
@@ -131,7 +136,7 @@ def test_the_seed_decides_everything(density, tmp_path):
     a, b, c = (images_of(density, tmp_path / str(i), 5, seed=s) for i, s in enumerate((4, 4, 5)))
     assert torch.equal(a, b)
     assert not torch.allclose(a, c)
-    rows = [read_star_text(tmp_path / str(i) / "truth.star").particles for i in range(3)]
+    rows = [rows_of(tmp_path / str(i) / "truth.star") for i in range(3)]
     assert rows[0].equals(rows[1])
     assert not rows[0].equals(rows[2])
 
@@ -150,6 +155,48 @@ def test_no_images_are_refused(density, tmp_path):
     with pytest.raises(InputError, match=r"no images asked for\. Give --n a positive number"):
         simulate(density, PIXEL, 0, tmp_path / "none", ImagingConditions())
     assert not (tmp_path / "none").exists()
+
+
+def test_a_phase_plate_is_in_the_table_and_in_the_ctf(density, tmp_path):
+    plain = images_of(density, tmp_path / "a", 20, snr=1e8, seed=3, **NO_CTF)
+    seen = images_of(density, tmp_path / "b", 20, snr=1e8, seed=3, phase_shift=70.0)
+    assert "rlnPhaseShift" not in rows_of(tmp_path / "a" / "truth.star")
+    optics = read_star(tmp_path / "b" / "truth.star").optics
+    assert (optics.phase_shift == 70).all()
+    disc = HalfDisc.build(9)
+    a, b = pack(plain, disc) * contrast_transfer(optics, disc, BOX, PIXEL), pack(seen, disc)
+    gain = (a * b.conj()).real.sum() / a.abs().square().sum()
+    torch.testing.assert_close(b / gain, a, rtol=0, atol=0.02 * float(a.abs().max()))
+
+
+def test_beam_tilt_turns_phases_and_nothing_else(density, tmp_path):
+    plain = images_of(density, tmp_path / "a", 20, snr=1e8, seed=3)
+    tilted = images_of(density, tmp_path / "b", 20, snr=1e8, seed=3, beam_tilt=(60.0, -40.0))
+    group = read_star(tmp_path / "b" / "truth.star").optics.groups[0]
+    assert group.beam_tilt == (60.0, -40.0)
+    disc = HalfDisc.build(9)
+    a, b = pack(plain, disc), pack(tilted, disc)
+    turned = a * odd_aberration(group, disc, BOX * PIXEL)
+    torch.testing.assert_close(b, turned, rtol=0, atol=0.01 * float(a.abs().max()))
+    assert float((b - a).abs().max()) > 0.05 * float(a.abs().max())
+
+
+def test_anisotropic_magnification_stretches_images_and_their_shifts(blobs, density, tmp_path):
+    matrix = torch.tensor([[1.08, 0.05], [-0.03, 0.95]], dtype=torch.float64)
+    distortion = {"magnification": tuple(matrix.flatten().tolist())}
+    images = images_of(density, tmp_path, 4, snr=1e8, shift_sd=0.7, **NO_CTF, **distortion)
+    table = read_star(tmp_path / "truth.star")
+    assert table.optics.groups[0].magnification == distortion["magnification"]
+    k = torch.arange(BOX, dtype=torch.float64) - BOX // 2
+    y, x = torch.meshgrid(k, k, indexing="ij")
+    # An image frequency m stands for M m of the particle, so a place r in the image is M^-T r of the particle.
+    place = torch.stack([x, y], dim=-1) @ torch.linalg.inv(matrix)
+    for image, r, t in zip(images, table.poses.rotation, table.poses.shift / PIXEL, strict=True):
+        centres = (r @ blobs.position.T).T[:, :2] * BOX + t
+        squared = (place[:, :, None] - centres).square().sum(-1) / (blobs.width * BOX) ** 2
+        want = (torch.exp(-squared / 2) * blobs.weight / blobs.width**2).sum(-1).float()
+        got = image / float((image * want).sum() / want.square().sum())
+        torch.testing.assert_close(got, want, rtol=0, atol=0.03 * float(want.max()))
 
 
 @pytest.mark.skipif(not shutil.which("relion_reconstruct"), reason="relion_reconstruct is not installed")

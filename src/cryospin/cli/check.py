@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,10 +46,10 @@ def check(
     Says what a reconstruction will cost here. Exit status 0 where one would start, 2 where something has to be mended first.
     """
     from cryospin.preflight import preflight
-    from cryospin.selection import Selection
+    from cryospin.settings import Settings
 
-    cores = threads or len(os.sched_getaffinity(0))
-    selection = Selection(first, particles_index)
+    settings = Settings(particles, out=Path(), threads=threads, first=first, particles_index=particles_index)
+    selection, cores = settings.selection, settings.cores
     if as_json or not deep:
         found = preflight(particles, datadir=datadir, ctf=ctf, selection=selection, box=box, threads=cores, deep=deep)
     else:
@@ -146,12 +145,11 @@ def _pixels(found: Preflight) -> list[str]:
 
 def _verdict(found: Preflight) -> str:
     """The last line: what will happen."""
-    if not found.fit:
-        count = sum(f.severity == "error" for f in found.findings)
+    if count := sum(f.severity == "error" for f in found.findings):
         return f"Not fit to reconstruct from: {count} thing{'s' * (count > 1)} to mend first."
-    from cryospin.formats.plausibility import FEWEST
+    if not found.fit:
+        from cryospin.formats.plausibility import FEWEST
 
-    if found.facts["particles"] < FEWEST:
         return f"Nothing wrong, but a reconstruction needs at least {FEWEST} particles."
     cost = found.cost
     assert cost is not None, "a fit table has a cost"

@@ -60,8 +60,9 @@ def evaluate(
     if truth_poses is not None:
         if run is None:
             raise InputError("a map alone has no poses", where=result, remedy="Give the run's folder, or drop --truth-poses")
-        true = _of_run(run, read_poses(truth_poses))
-        _compare_poses(figures, read_poses(run / "particles.star"), true, symmetry, truth_poses)
+        own = read_poses(run / "particles.star")
+        true = _of_run(run, read_poses(truth_poses), len(own.rotation))
+        _compare_poses(figures, own, true, symmetry, truth_poses)
         figures["true_poses_A"] = _ceiling(run, true, truth, datadir) if ceiling else None
     return figures
 
@@ -104,8 +105,10 @@ def _compare_poses(figures: dict[str, Any], own: GivenPoses, true: GivenPoses, s
     figures["hand"] = "flipped" if errors.flipped else "same"
 
 
-def _of_run(run: Path, true: GivenPoses) -> GivenPoses:
-    """The true poses of the particles that a run used, where it was told to use only some."""
+def _of_run(run: Path, true: GivenPoses, count: int) -> GivenPoses:
+    """The true poses of the `count` particles that a run used, where it was told to use only some."""
+    if len(true.rotation) == count:
+        return true
     try:
         config = tomllib.loads((run / "config.toml").read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:

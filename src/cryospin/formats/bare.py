@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryospin.errors import InputError
+from cryospin.findings import Findings
 from cryospin.formats.new_star import NewStarSource
 from cryospin.formats.paths import StackFinder
 from cryospin.formats.stack import read_header
@@ -22,7 +23,8 @@ def read_bare(path: Path, ctf: ParticleTable, datadir: Path | None = None) -> Pa
     ctf: a table whose rows describe the images in their order; what it says of the images' places is not used
     raises: `InputError` where the two do not fit each other
     """
-    names = [str(path)] if path.suffix != ".txt" else _listed(path)
+    listed = path.suffix.lower() == ".txt"
+    names = _listed(path) if listed else [str(path)]
     finder = StackFinder(path, datadir)
     stacks = [read_header(finder.find(name)) for name in names]
     counts = [stack.count for stack in stacks]
@@ -32,16 +34,18 @@ def read_bare(path: Path, ctf: ParticleTable, datadir: Path | None = None) -> Pa
             where=ctf.path,
             remedy="Give a table with one row for each image, in the same order",
         )
+    box = stacks[0].box if len({s.box for s in stacks}) == 1 else 0
     stack = np.repeat(np.arange(len(stacks)), counts)
     position = np.concatenate([np.arange(c) for c in counts])
     return replace(
         ctf,
         path=path,
-        format=f"{'list of stacks' if path.suffix == '.txt' else 'MRC stack'} with CTF from {ctf.path.name} ({ctf.format})",
+        format=f"{'list of stacks' if listed else 'MRC stack'} with CTF from {ctf.path.name} ({ctf.format})",
         images=ImageNames(tuple(names), stack, position),
-        optics=replace(ctf.optics, groups=tuple(replace(g, box=stacks[0].box) for g in ctf.optics.groups)),
+        optics=replace(ctf.optics, groups=tuple(replace(g, box=box) for g in ctf.optics.groups)),
         rows=np.arange(len(ctf)),
         source=NewStarSource(),
+        findings=Findings(f for f in ctf.findings if f.column != "rlnImageName"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -130,10 +131,12 @@ def _kind(dtype: np.dtype) -> tuple[np.dtype, tuple[int, ...]]:
 def _layout(handle: BinaryIO, path: Path) -> tuple[np.dtype, int]:
     """Type and number of the rows, from the header of NumPy's format."""
     try:
-        version = np.lib.format.read_magic(handle)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, _, dtype = read(handle, max_header_size=_LONGEST_HEADER)
-    except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, OverflowError, MemoryError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            version = np.lib.format.read_magic(handle)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape, _, dtype = read(handle, max_header_size=_LONGEST_HEADER)
+    except Exception as error:  # A damaged header is parsed as Python would be, which fails in a dozen ways.
         raise InputError("its header cannot be read", where=path, remedy="Copy or export the file again") from error
     if len(shape) != 1 or dtype.names is None:
         raise InputError("holds no table", where=path, remedy="Give the particles of a cryoSPARC job")
@@ -193,7 +196,8 @@ def _finite(rows: np.ndarray, name: str, path: Path, findings: Findings, default
     if name not in names and default is not None:
         return np.full(len(rows), default)
     try:
-        values = rows[name].astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            values = rows[name].astype(np.float64)
     except (ValueError, TypeError):
         findings.error(f"{name} holds no numbers", path, "Export the particles again", name)
         return np.zeros(len(rows))

@@ -21,6 +21,7 @@ from cryospin.errors import InputError
 from cryospin.formats.whole import whole
 
 _HEADER_BYTES = 1024
+_LARGEST_PIXEL = 1e15
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _VOLUME_STACKS = range(401, 631)
 
@@ -88,6 +89,10 @@ class ImageLocation:
         """Some of the images."""
         return ImageLocation(self.stacks, self.stack[rows], self.slice[rows])
 
+    def reading_order(self, rows: np.ndarray) -> np.ndarray:
+        """The order in which rows are best read, stack by stack: int64 `(len(rows),)`, an index into `rows`."""
+        return np.lexsort((self.slice[rows], self.stack[rows]))
+
     @property
     def boxes(self) -> np.ndarray:
         """Box of each image, pixels, int64 `(N,)`."""
@@ -131,15 +136,17 @@ def read_header(path: Path) -> Stack:
 
 def read_images(where: ImageLocation, rows: np.ndarray) -> Tensor:
     """Images of the given rows, which have to be of one box: float32 `(len(rows), D, D)`."""
-    out: np.ndarray | None = None
-    for index in np.unique(where.stack[rows]):
-        stack = where.stacks[index]
-        here = np.flatnonzero(where.stack[rows] == index)
-        if out is None:
-            out = np.empty((len(rows), stack.box, stack.box), np.float32)
-        out[here] = stack.images()[where.slice[rows[here]]]
-    assert out is not None, "no rows asked for"
+    box = where.stacks[where.stack[rows[0]]].box
+    out = np.empty((len(rows), box, box), np.float32)
+    order = where.reading_order(rows)
+    for here in np.split(order, np.flatnonzero(np.diff(where.stack[rows[order]])) + 1):
+        out[here] = where.stacks[where.stack[rows[here[0]]]].images()[where.slice[rows[here]]]
     return torch.from_numpy(out)
+
+
+def unusable(images: Tensor) -> Tensor:
+    """Which images hold NaN, infinite or absurdly large pixels, whose squares would overflow: bool `(n,)`."""
+    return ~(images.flatten(1).abs().amax(1) < _LARGEST_PIXEL)
 
 
 def create_stack(path: Path, shape: tuple[int, int, int], pixel_size: float) -> mrcfile.mrcmemmap.MrcMemmap:

@@ -37,6 +37,8 @@ def read_star(path: str | Path) -> ParticleTable:
     block, optics_block = _blocks(star)
     if len(block) == 0:
         raise InputError("the table holds no particles", where=path, remedy="Check how it was selected or exported")
+    if optics_block is not None and len(optics_block) == 0:
+        raise InputError("the optics block is empty", where=path, remedy="Copy its rows from the table this one was made of")
     _refuse_tomography(block, path)
     labels = (_IMAGE, _GROUP, *ANGLES, *ORIGINS, *OLD_ORIGINS, *PARTICLE_OPTICS_LABELS, *OPTICS_LABELS)
     rows = Columns(path, "particles", star.columns(block, labels), len(block), findings)

@@ -158,10 +158,11 @@ def _pixel_sizes(block: Columns) -> np.ndarray:
             size = np.nan_to_num(block.numbers(_DETECTOR) * 1e4 / magnification, posinf=0.0, neginf=0.0)
         label, known = _MAGNIFICATION, True
     if known:
+        wrong = ~((size > 0) & (size < 1e6))
         block.findings.rows(
             Severity.error,
-            ~((size > 0) & (size < 1e6)),
-            f"row {{row}} of the {block.block} block: the pixel size is {size[int(np.argmin(size))]:g} Å",
+            wrong,
+            f"row {{row}} of the {block.block} block: the pixel size is {size[int(np.argmax(wrong))]:g} Å",
             block.where,
             f"Mend {label}: pixel sizes are Å per pixel and positive",
             label,

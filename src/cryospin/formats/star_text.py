@@ -19,6 +19,8 @@ from cryospin.formats.whole import whole
 
 _WIDTH = 12
 _QUOTED = re.compile(r"""'[^']*'(?=\s|$)|"[^"]*"(?=\s|$)|\S+""")
+# Nothing but a comment follows on the line; rows, too, may start with a name such as data_1/m.mrc.
+_BLOCK = re.compile(r"[\ufeff \t]*data_([^\s#]*)\s*(#.*)?$")
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,12 @@ class StarFile:
         rows = block.rows[kept] if block.looped else np.zeros(1, int)
         new: dict[int, str] = {}
         for n, (line, tokens) in enumerate(zip(rows, self._rows(block, rows), strict=True)):
-            values = [quoted(t) for t in tokens] + [""] * len(added)
+            text = self.lines[line]
+            plain = block.looped and not any(c in text for c in "'\"")
+            values = [*(tokens if plain else map(quoted, tokens)), *[""] * len(added)]
             for (i, column), width in zip(at, widths, strict=True):
                 values[i] = quoted(column[n]).rjust(width)
-            new[int(line)] = " ".join(values)
+            new[int(line)] = ("\t" if "\t" in text else " ").join(values)
         return self._rewritten(block, labels, new)
 
     def write(self, path: str | Path) -> None:
@@ -143,14 +147,14 @@ def parse_star(path: Path) -> StarFile:
     if not path.is_file():
         raise InputError("no such file", where=path, remedy="Check the path of the particle table")
     raw = path.read_bytes()
-    if b"\0" in raw[:4096] or not re.search(rb"^\s*data_", raw, flags=re.MULTILINE):
+    newline = "\r\n" if 0 < raw.count(b"\n") == raw.count(b"\r\n") else "\n"
+    lines = raw.decode("utf-8", "surrogateescape").split(newline)
+    if b"\0" in raw[:4096] or not any(map(_BLOCK.match, lines)):
         raise InputError(
             "not a STAR file: it has no data_ block",
             where=path,
             remedy="Give a RELION particle table, such as run_data.star",
         )
-    newline = "\r\n" if b"\r\n" in raw else "\n"
-    lines = raw.decode("utf-8", "surrogateescape").split(newline)
     return StarFile(path, lines, _find_blocks(lines, path), newline)
 
 
@@ -184,14 +188,14 @@ def _unquoted(token: str) -> str:
 
 def _find_blocks(lines: list[str], path: Path) -> tuple[StarBlock, ...]:
     """Where the blocks stand."""
-    starts = [i for i, line in enumerate(lines) if line.lstrip("\ufeff \t").startswith("data_")]
+    starts = [i for i, line in enumerate(lines) if _BLOCK.match(line)]
     ends = [*starts[1:], len(lines)]
     return tuple(_find_block(lines, start, end, path) for start, end in zip(starts, ends, strict=True))
 
 
 def _find_block(lines: list[str], start: int, end: int, path: Path) -> StarBlock:
     """The block whose `data_` line is `start`."""
-    name = lines[start].lstrip("\ufeff \t")[len("data_") :].split("#")[0].strip()
+    name = _BLOCK.sub(r"\1", lines[start])
     looped = False
     labels: list[str] = []
     header: list[int] = []

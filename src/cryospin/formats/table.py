@@ -114,6 +114,8 @@ class ParticleTable:
         poses = self.poses
         if poses is not None:
             poses = replace(poses, rotation=poses.rotation[at], shift=poses.shift[at])
+        findings = Findings(self.findings)
+        findings.numbers = self.rows[rows]
         return replace(
             self,
             images=self.images.take(rows),
@@ -122,6 +124,7 @@ class ParticleTable:
             shift=some(self.shift),
             sign=some(self.sign),
             rows=self.rows[rows],
+            findings=findings,
         )
 
     def locate(self, datadir: Path | None, findings: Findings) -> ImageLocation | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from cryospin.errors import InputError
 from cryospin.findings import Severity
-from cryospin.formats.stack import read_images
+from cryospin.formats.stack import read_images, unusable
 from cryospin.particles import ParticleSet
 
 _SAMPLE = 200
@@ -48,7 +50,7 @@ def look_at_pixels(
             _measure(images, at, broken, flat, mean, sd, digest)
             progress(len(at))
     except InputError as error:
-        findings.error(error.problem, table.path if error.where is None else particles.images.stacks[0].path, error.remedy)
+        findings.error(error.problem, Path(error.where or table.path), error.remedy)
         return None
     named = np.zeros((3, count), bool)
     named[0, rows], named[1, rows] = broken, flat & ~broken
@@ -68,7 +70,7 @@ def look_at_pixels(
     return PixelFacts(len(rows), middle, spread, normalised, _dark(particles, rows[good]))
 
 
-def _parts(particles: ParticleSet, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _parts(particles: ParticleSet, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Images of one box at a time: places in `rows`, and the images."""
     boxes = particles.images.boxes[rows]
     for side in np.unique(boxes):
@@ -76,11 +78,11 @@ def _parts(particles: ParticleSet, rows: np.ndarray) -> Iterator[tuple[np.ndarra
         step = max(1, _CHUNK_PIXELS // int(side) ** 2)
         for start in range(0, len(here), step):
             at = here[start : start + step]
-            yield at, read_images(particles.images, rows[at]).numpy()
+            yield at, read_images(particles.images, rows[at])
 
 
 def _measure(
-    images: np.ndarray,
+    images: Tensor,
     at: np.ndarray,
     broken: np.ndarray,
     flat: np.ndarray,
@@ -89,13 +91,14 @@ def _measure(
     digest: np.ndarray,
 ) -> None:
     """Fill in what is to be known of some images."""
-    pixels = images.reshape(len(images), -1)
-    broken[at] = ~np.isfinite(pixels).all(1)
+    broken[at] = unusable(images).numpy()
+    pixels = images.flatten(1).numpy()
     flat[at] = pixels.min(1) == pixels.max(1)
     outside = _corners(images.shape[-1])
     with np.errstate(all="ignore"):
-        mean[at], sd[at] = pixels[:, outside].mean(1), pixels[:, outside].std(1)
-    digest[at] = [hash(image.tobytes()) for image in images]
+        background = pixels[:, outside].astype(np.float64)
+        mean[at], sd[at] = background.mean(1), background.std(1)
+    digest[at] = [hash(image.tobytes()) for image in pixels]
 
 
 def _corners(box: int) -> np.ndarray:

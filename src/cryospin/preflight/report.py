@@ -11,7 +11,7 @@ import numpy as np
 
 from cryospin.errors import InputError
 from cryospin.findings import Findings, Severity
-from cryospin.formats.plausibility import check_table
+from cryospin.formats.plausibility import FEWEST, check_table
 from cryospin.formats.read import read_table
 from cryospin.formats.stack import ImageLocation
 from cryospin.formats.table import ParticleTable
@@ -41,7 +41,7 @@ class Preflight:
     @property
     def fit(self) -> bool:
         """Whether a reconstruction would start."""
-        return not self.findings.of(Severity.error)
+        return not self.findings.of(Severity.error) and self.facts["particles"] >= FEWEST
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""

@@ -1,0 +1,113 @@
+"""A run is compared with the truth of the particles that it used."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+
+from cryospin.errors import InputError
+from cryospin.evaluation.evaluate import evaluate
+from cryospin.formats.table import AssignedPoses
+from cryospin.formats.volume import write_map
+from cryospin.geometry.rotations import random_rotations
+from cryospin.particles import ParticleSet
+from cryospin.settings import Settings
+from cryospin.simulation import ImagingConditions, simulate
+
+COUNT, BOX, PIXEL = 240, 20, 7.0
+
+
+@pytest.fixture(scope="module")
+def imaged(tmp_path_factory, blobs):
+    folder = tmp_path_factory.mktemp("imaged")
+    conditions = ImagingConditions(snr=1.0, magnification=(1.03, 0.01, -0.01, 0.98))
+    simulate(blobs.density(BOX), PIXEL, COUNT, folder, conditions, seed=1)
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path):
+    path = tmp_path / "rows.txt"
+    path.write_text("\n".join(str(i) for i in range(1, COUNT, 2)))
+    return path
+
+
+@pytest.fixture
+def finished(imaged, blobs, tmp_path):
+    """Writes the folder of a run that found the true poses, or those of other particles."""
+
+    def write(wrong=False, **options):
+        settings = Settings(particles=imaged / "truth.star", out=tmp_path / "run", **options)
+        table = ParticleSet.load(settings.particles, selection=settings.selection).table
+        count, poses = len(table), table.poses
+        rotation = random_rotations(count, torch.Generator().manual_seed(0)) if wrong else poses.rotation
+        settings.out.mkdir()
+        found = AssignedPoses(rotation, poses.shift, np.arange(count) % 2 + 1, np.ones(count), np.zeros(count))
+        table.source.write(settings.out, table, found)
+        write_map(settings.out / "map.mrc", blobs.density(BOX), PIXEL)
+        resolved = {"box": BOX, "mask_diameter_A": 120.0, "max_resolution_A": 15.0, "invert": False}
+        (settings.out / "config.toml").write_text(tomli_w.dumps(settings.table() | resolved))
+        return settings.out
+
+    return write
+
+
+CHOICES = {
+    "all": {},
+    "first": {"first": 110},
+    "listed": {"particles_index": True},
+    "first of those listed": {"first": 105, "particles_index": True},
+    "recentred": {"first": 110, "recentre": True},
+}
+
+
+@pytest.mark.parametrize("options", CHOICES.values(), ids=CHOICES.keys())
+def test_poses_are_compared_particle_by_particle(imaged, finished, index, options):
+    run = finished(**options | ({"particles_index": index} if "particles_index" in options else {}))
+    figures = evaluate(run, truth_map=imaged / "truth.mrc", truth_poses=imaged / "truth.star")
+    assert figures["rotation_error_deg"]["mean"] < 0.01
+    assert figures["shift_error_A"]["median"] < 0.01
+    assert figures["hand"] == "same"
+    assert figures["map_correlation"] == pytest.approx(1, abs=1e-3)
+    assert PIXEL * 2 < figures["true_poses_A"]["fsc_0_5"] < 30
+
+
+def test_wrong_poses_are_called_so(imaged, finished):
+    figures = evaluate(finished(wrong=True, first=150), truth_poses=imaged / "truth.star", ceiling=False)
+    assert figures["rotation_error_deg"]["median"] > 30
+    assert figures["true_poses_A"] is None
+
+
+@pytest.mark.parametrize("options", [{"first": 110}, {"particles_index": True}])
+def test_the_truth_of_the_chosen_particles_alone_will_do(finished, index, options):
+    run = finished(**options | ({"particles_index": index} if "particles_index" in options else {}))
+    figures = evaluate(run, truth_poses=run / "particles.star", ceiling=False)
+    assert figures["rotation_error_deg"]["mean"] < 1e-3
+
+
+def test_the_truth_of_other_particles_is_refused(finished, simulated):
+    run = finished(first=110)
+    with pytest.raises(InputError, match=r"truth\.star: has 12 particles, the run 110\. Give the same particles"):
+        evaluate(run, truth_poses=simulated / "truth.star", ceiling=False)
+
+
+def test_poses_without_a_run_are_refused(imaged):
+    with pytest.raises(InputError, match=r"a map alone has no poses\. Give the run's folder, or drop --truth-poses"):
+        evaluate(imaged / "truth.mrc", truth_poses=imaged / "truth.star")
+
+
+def test_a_run_whose_images_moved_can_be_told_where(imaged, finished, tmp_path):
+    moved = tmp_path / "disk"
+    moved.mkdir()
+    shutil.copy(imaged / "particles.mrcs", moved)
+    shutil.copy(imaged / "truth.star", tmp_path)
+    run = finished(first=110)
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace(str(imaged / "truth.star"), str(tmp_path / "truth.star")))
+    with pytest.raises(InputError, match="not found"):
+        evaluate(run, truth_poses=imaged / "truth.star")
+    assert evaluate(run, truth_poses=imaged / "truth.star", datadir=moved)["true_poses_A"] is not None
