@@ -37,7 +37,7 @@ def test_no_rows_make_no_finding(findings):
 
 def test_braces_of_the_user_s_own_survive(findings):
     findings.rows(Severity.error, np.array([True, True]), "row {row}: {0} and {x} are odd", TABLE, "")
-    assert str(findings[0]) == "set/particles.star: row 1: {0} and {x} are odd. So for 1 more rows"
+    assert str(findings[0]) == "set/particles.star: row 1: {0} and {x} are odd. So for 1 more row"
 
 
 def test_findings_of_one_severity_keep_their_order(findings):

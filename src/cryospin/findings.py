@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -46,8 +46,52 @@ class Finding:
         """For JSON; what does not apply is None."""
         return asdict(self) | {"where": str(self.where), "severity": self.severity.value}
 
+    def within(self, rows: np.ndarray) -> Finding | None:
+        """The same of some of the file's particles only, or None where it is about others."""
+        return self
+
+    @property
+    def full_remedy(self) -> str:
+        """The remedy, and for how many more rows it holds."""
+        if self.row is None or self.count is None or self.count < 2:
+            return self.remedy
+        more = f"so for {self.count - 1} more row{'s' * (self.count > 2)}"
+        return f"{self.remedy}; {more}" if self.remedy else more.capitalize()
+
     def __str__(self) -> str:
-        return str(InputError(self.problem, where=self.where, remedy=self.remedy))
+        return str(InputError(self.problem, where=self.where, remedy=self.full_remedy))
+
+
+@dataclass(frozen=True)
+class RowsFinding(Finding):
+    """A finding about some particles, which knows which.
+
+    template: the problem with `{row}` for the first of them
+    rows: in the file, counted from 0, increasing
+    """
+
+    template: str = ""
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), compare=False, repr=False)
+
+    @classmethod
+    def about(
+        cls, severity: Severity, rows: np.ndarray, template: str, where: Path, remedy: str, column: str | None
+    ) -> RowsFinding:
+        """A finding about these rows."""
+        row = int(rows[0]) + 1
+        problem = template.replace("{row}", str(row))
+        return cls(severity, problem, where, remedy, row, column, len(rows), template=template, rows=rows)
+
+    def plain(self) -> dict[str, object]:
+        """For JSON."""
+        return {name: value for name, value in super().plain().items() if name not in ("template", "rows")}
+
+    def within(self, rows: np.ndarray) -> Finding | None:
+        """The same of some of the file's particles only, or None where it is about others."""
+        kept = self.rows[np.isin(self.rows, rows)]
+        if not len(kept):
+            return None
+        return self.about(self.severity, kept, self.template, self.where, self.remedy, self.column)
 
 
 class Findings(list[Finding]):
@@ -69,17 +113,35 @@ class Findings(list[Finding]):
         self.append(Finding(Severity.note, problem, where))
 
     def rows(
-        self, severity: Severity, bad: np.ndarray, problem: str, where: Path, remedy: str, column: str | None = None
+        self,
+        severity: Severity,
+        bad: np.ndarray,
+        problem: str,
+        where: Path,
+        remedy: str,
+        column: str | None = None,
+        *,
+        of_particles: bool = True,
     ) -> None:
-        """One finding for all rows where `bad` holds; `{row}` in `problem` becomes the first of them, counted from 1."""
+        """One finding for all rows where `bad` holds; `{row}` in `problem` becomes the first of them, counted from 1.
+
+        of_particles: whether a row is a particle, or else an optics group
+        """
         at = np.flatnonzero(bad)
         if not len(at):
             return
-        row = int(at[0] if self.numbers is None else self.numbers[at[0]]) + 1
-        text = problem.replace("{row}", str(row))
-        if len(at) > 1:
-            remedy = f"{remedy}; so for {len(at) - 1} more rows" if remedy else f"So for {len(at) - 1} more rows"
-        self.append(Finding(severity, text, where, remedy, row, column, len(at)))
+        if of_particles:
+            at = at if self.numbers is None else self.numbers[at]
+            self.append(RowsFinding.about(severity, at, problem, where, remedy, column))
+        else:
+            row = int(at[0]) + 1
+            self.append(Finding(severity, problem.replace("{row}", str(row)), where, remedy, row, column, len(at)))
+
+    def within(self, rows: np.ndarray) -> Findings:
+        """What remains of them for some of the file's particles, counted from 0."""
+        some = Findings(f for finding in self if (f := finding.within(rows)) is not None)
+        some.numbers = rows
+        return some
 
     def of(self, severity: Severity) -> list[Finding]:
         """Those of one severity."""
@@ -91,7 +153,7 @@ class Findings(list[Finding]):
         if not errors:
             return
         first, more = errors[0], len(errors) - 1
-        remedy = first.remedy
+        remedy = first.full_remedy
         if more:
             remedy = f"{remedy}. cryospin check lists {more} more problem{'s' * (more > 1)} like this".removeprefix(". ")
         raise InputError(first.problem, where=first.where, remedy=remedy)

@@ -56,7 +56,7 @@ def test_many_rows_are_one_finding(columns):
     c.numbers("a")
     (finding,) = c.findings
     assert str(finding) == (
-        "t.star: row 1 of the particles block: a is 'x', not a number. Mend or remove the row; so for 1 more rows"
+        "t.star: row 1 of the particles block: a is 'x', not a number. Mend or remove the row; so for 1 more row"
     )
     assert finding.count == 2
 

@@ -184,7 +184,7 @@ def test_an_impossible_magnification_is_named(relion30, detector, magnification)
 def test_an_unknown_optics_group_is_named(relion31):
     (finding,) = read_star(relion31({"rlnOpticsGroup": [3, 4, 1]})).findings
     assert finding.problem == "row 2 is in optics group 4, which the optics block lacks"
-    assert finding.remedy == "Add the group to the optics block, or remove its particles; so for 1 more rows"
+    assert finding.full_remedy == "Add the group to the optics block, or remove its particles; so for 1 more row"
 
 
 @pytest.mark.parametrize("value", ["one", "nan", "1.5"])

@@ -123,7 +123,7 @@ def test_only_the_table_that_is_changed_differs(star, tmp_path):
         "# among the rows\n"
         '2@a.mrcs\t""\t           2\t  -22.500000\t         "#"\n'
         "\n"
-        '3@b.mrcs "#7"            3   170.000000        "a b"\n'
+        '3@b.mrcs "#7"            3   170.000000        "a b" # after the values\n'
         "4@b.mrcs it's            4     0.000000            c\n"
     )
 
@@ -218,7 +218,6 @@ def test_a_row_with_the_wrong_number_of_values_is_named(tmp_path, row, message):
     [
         ("_rlnGroupName #2", "_rlnDefocusU", "the particles block has the column rlnDefocusU twice. Remove one"),
         ("_name\n_value", "_name\n_name", "the nameless block has the column name twice"),
-        ("_rlnCount   3", "rlnCount 3", "line 7: found 'rlnCount' where a label was expected"),
     ],
 )
 def test_a_broken_header_is_named(tmp_path, old, new, message):
@@ -226,6 +225,15 @@ def test_a_broken_header_is_named(tmp_path, old, new, message):
     path.write_text(TABLE.replace(old, new))
     with pytest.raises(InputError, match=message):
         parse_star(path)
+
+
+def test_a_block_that_is_neither_list_nor_table_is_kept_unread(tmp_path):
+    path = tmp_path / "t.star"
+    path.write_text(TABLE.replace("_rlnCount   3", "rlnCount 3"))
+    star = parse_star(path)
+    assert next(b.labels for b in star.blocks if not b.looped) == ()
+    star.write(tmp_path / "again.star")
+    assert (tmp_path / "again.star").read_bytes() == path.read_bytes()
 
 
 def test_a_label_without_its_value_is_named(tmp_path):
@@ -314,3 +322,21 @@ def test_a_failed_write_leaves_no_trace(star, tmp_path, monkeypatch):
         star.replaced(star.block("particles"), {"rlnNew": list("abcd")}).write(star.path)
     assert star.path.read_text() == TABLE
     assert set(tmp_path.iterdir()) == before
+
+
+def test_remarks_at_the_end_of_rows_stay_there(tmp_path):
+    path = tmp_path / "t.star"
+    path.write_text('data_\nloop_\n_rlnA #1\n_rlnB #2\n1 2 # the first\n3 "# no remark"\n')
+    star = parse_star(path)
+    (block,) = star.blocks
+    assert star.columns(block, ["rlnB"]) == {"rlnB": ["2", "# no remark"]}
+    rows = star.replaced(block, {"rlnA": ["5", "6"]}).lines[-3:-1]
+    assert [r.split() for r in rows] == [["5", "2", "#", "the", "first"], ["6", '"#', "no", 'remark"']]
+
+
+def test_a_remark_does_not_fill_up_a_row(tmp_path):
+    path = tmp_path / "t.star"
+    path.write_text("data_\nloop_\n_rlnA #1\n_rlnB #2\n1 # two\n")
+    star = parse_star(path)
+    with pytest.raises(InputError, match="the row has 1 values"):
+        star.columns(star.blocks[0], ["rlnA"])

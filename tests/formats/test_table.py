@@ -92,13 +92,13 @@ def test_missing_stacks_are_one_error(located, tmp_path):
     assert where is None
     (finding,) = findings
     assert finding.problem.startswith("stack a.mrcs not found (looked in ")
-    assert "nor are" not in finding.problem
+    assert "more of" not in finding.problem
     assert (finding.severity, finding.names, finding.count) == (Severity.error, ("a.mrcs",), 1)
     assert finding.remedy == "Give the folder it is in with --datadir"
     (tmp_path / "b.mrcs").unlink()
     located.locate(None, findings := Findings())
     assert [(f.names, f.count) for f in findings] == [(("a.mrcs", "b.mrcs"), 2)]
-    assert findings[0].problem.endswith(", nor are 1 of the other 1")
+    assert findings[0].problem.endswith(", and 1 more of 2 stacks are missing")
 
 
 def test_a_stack_that_cannot_be_read_is_an_error(located, tmp_path):
@@ -129,3 +129,11 @@ def test_a_table_without_images_locates_none(relion31):
     table = read_star(relion31({"rlnImageName": None}))
     assert table.locate(None, findings := Findings()) is None
     assert not findings
+
+
+def test_what_is_wrong_with_rows_left_out_is_left_out(relion31):
+    table = read_star(relion31({"rlnDefocusU": ["15000", "bad", "worse"]}))
+    assert table.take(np.array([0])).findings == []
+    (finding,) = table.take(np.array([0, 2])).findings
+    assert (finding.row, finding.count) == (3, 1)
+    assert finding.problem.startswith("row 3 of the particles block")

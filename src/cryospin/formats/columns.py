@@ -26,6 +26,11 @@ class Columns:
     count: int
     findings: Findings
 
+    @property
+    def of_particles(self) -> bool:
+        """Whether a row is a particle, or else an optics group."""
+        return self.block == "particles"
+
     def __contains__(self, label: str) -> bool:
         return label in self.text
 
@@ -50,6 +55,7 @@ class Columns:
                 self.where,
                 "Mend or remove the row",
                 label,
+                of_particles=self.of_particles,
             )
             values[bad] = 0.0
         return values
@@ -66,6 +72,7 @@ class Columns:
             self.where,
             "Mend the row",
             label,
+            of_particles=self.of_particles,
         )
         return np.rint(whole).astype(np.int64)
 

@@ -23,7 +23,12 @@ _NUMPY, _COMPRESSED = b"\x93NUMPY", b"\x94CSDAT"
 _LONGEST_HEADER = 1 << 20
 _IMAGE_FIELDS = ("blob/path", "blob/idx", "blob/psize_A")
 _CTF_FIELDS = ("ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast", "ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad")
-_UNUSED = {"ctf/trefoil_A": "trefoil", "ctf/tetra_A": "tetrafoil", "ctf/anisomag": "anisotropic magnification"}
+_UNUSED = {
+    "ctf/trefoil_A": "trefoil",
+    "ctf/tetra_A": "tetrafoil",
+    "ctf/anisomag": "anisotropic magnification",
+    "ctf/shift_A": "CTF shift",
+}
 _MM = 1e7
 _NEW_FIELDS = [
     ("alignments3D/split", "<u4", ()),
@@ -228,13 +233,16 @@ def _optics(rows: np.ndarray, path: Path, findings: Findings) -> Optics:
     shared = np.column_stack([get("ctf/accel_kv"), aberration, get("ctf/amp_contrast"), pixel, box, tilt])
     kinds, group = np.unique(shared.astype(np.float32), axis=0, return_inverse=True)
     scale = get("ctf/scale", 1.0)
+    if not scale.any():
+        scale[:] = 1.0
+        findings.warn("ctf/scale is 0 throughout and is taken for 1", path, "", "ctf/scale")
     columns = {
         "defocus_u": get("ctf/df1_A"),
         "defocus_v": get("ctf/df2_A"),
         "defocus_angle": np.rad2deg(get("ctf/df_angle_rad")),
         "phase_shift": np.rad2deg(get("ctf/phase_shift_rad", 0.0)),
         "b_factor": get("ctf/bfactor", 0.0),
-        "scale": scale if scale.any() else np.ones(len(rows)),
+        "scale": scale,
     }
     groups = tuple(
         OpticsGroup(

@@ -24,8 +24,10 @@ def write_new_star(path: Path, table: ParticleTable, found: AssignedPoses) -> No
 def image_columns(table: ParticleTable) -> dict[str, Sequence[object]]:
     """Where the images are and how each was taken."""
     names, optics = table.images, table.optics
+    # RELION takes a plain .mrc for one image or map.
+    files = [f"{name}:mrcs" if name.endswith(".mrc") else name for name in names.files]
     columns: dict[str, Sequence[object]] = {
-        "rlnImageName": [f"{s + 1:06d}@{names.files[f]}" for f, s in zip(names.stack, names.slice, strict=True)],
+        "rlnImageName": [f"{s + 1:06d}@{files[f]}" for f, s in zip(names.stack, names.slice, strict=True)],
         "rlnOpticsGroup": (optics.group + 1).tolist(),
     }
     for label, field in (

@@ -58,4 +58,5 @@ def _ctf_table(path: Path) -> ParticleTable:
 def _kind(path: Path) -> str:
     """The suffix that tells, in lower case; a compression's own is looked past."""
     suffix = path.suffix.lower()
-    return Path(path.stem).suffix.lower() if suffix in _COMPRESSED else suffix
+    inner = Path(path.stem).suffix.lower()
+    return inner if suffix in _COMPRESSED and inner in _STACKS else suffix

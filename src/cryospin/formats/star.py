@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,9 @@ ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
 OLD_ORIGINS = ("rlnOriginX", "rlnOriginY")
 _IMAGE, _GROUP, _NAME = "rlnImageName", "rlnOpticsGroup", "rlnOpticsGroupName"
+_KIND_OF_FILE = re.compile(r":mrcs?$")
+"""RELION's way of saying what kind of file to take one for."""
+
 _TOMOGRAPHY = ("rlnTomoName", "rlnTomoParticleName")
 
 
@@ -76,9 +78,7 @@ def read_poses(path: str | Path) -> GivenPoses:
     return table.poses
 
 
-def pose_columns(
-    found: AssignedPoses, shift_in_image: Tensor, pixel_size: Sequence[float] | None = None
-) -> dict[str, list[str]]:
+def pose_columns(found: AssignedPoses, shift_in_image: Tensor, pixel_size: Tensor | None = None) -> dict[str, list[str]]:
     """What a run found out, as RELION's columns of text.
 
     shift_in_image: `(N, 2)`, Å; pixel_size: of each image, where origins are to be given in pixels (RELION 3.0)
@@ -87,7 +87,7 @@ def pose_columns(
     origin = -shift_in_image.double().numpy()
     names = ORIGINS
     if pixel_size is not None:
-        names, origin = OLD_ORIGINS, origin / np.asarray(pixel_size)[:, None]
+        names, origin = OLD_ORIGINS, origin / pixel_size.numpy()[:, None]
     values = {name: angles[:, i] for i, name in enumerate(ANGLES)} | {n: origin[:, i] for i, n in enumerate(names)}
     values["rlnMaxValueProbDistribution"] = found.confidence
     values["rlnLogLikeliContribution"] = found.log_likelihood
@@ -108,8 +108,12 @@ class StarSource:
 
     def write(self, folder: Path, table: ParticleTable, found: AssignedPoses) -> None:
         """Write `particles.star`: the same file with poses, half-sets and confidence added or replaced."""
-        sizes = [table.optics.groups[g].pixel_size for g in table.optics.group.tolist()] if self.in_pixels else None
-        columns = pose_columns(found, table.optics.shift_in_image(found.shift), sizes)
+        sizes = table.optics.of_group("pixel_size") if self.in_pixels else None
+        shift = table.optics.shift_in_image(found.shift)
+        columns = pose_columns(found, shift, sizes)
+        if sizes is None and OLD_ORIGINS[0] in self.block:
+            # A table with origins in both units keeps them equal.
+            columns = pose_columns(found, shift, table.optics.of_group("pixel_size")) | columns
         self.star.replaced(self.block, columns, table.rows).write(folder / "particles.star")
 
 
@@ -154,7 +158,7 @@ def _image_names(rows: Columns) -> ImageNames:
         if not at:
             number, file = "1", name
         numbers.append(int(number) if number.isascii() and number.isdigit() and len(number) < 12 else 0)
-        codes.append(files.setdefault(file, len(files)))
+        codes.append(files.setdefault(_KIND_OF_FILE.sub("", file), len(files)))
     position = np.array(numbers, dtype=np.int64)
     rows.findings.rows(
         Severity.error,

@@ -78,7 +78,13 @@ def _from_optics_block(rows: Columns, groups: Columns) -> tuple[np.ndarray, tupl
     if _GROUP not in rows:
         rows.missing(_GROUP)
     if _GROUP in rows and _GROUP in groups:
-        numbers = {int(v): i for i, v in enumerate(groups.integers(_GROUP))}
+        listed = groups.integers(_GROUP).tolist()
+        numbers = {v: i for i, v in enumerate(listed)}
+        if len(numbers) < len(listed):
+            twice = next(v for v in listed if listed.count(v) > 1)
+            groups.findings.error(
+                f"optics group {twice} is listed twice", groups.where, "Give each group its own number", _GROUP
+            )
         asked = rows.integers(_GROUP)
         group = np.array([numbers.get(int(v), -1) for v in asked], dtype=np.int64)
         rows.findings.rows(
@@ -128,6 +134,7 @@ def _conditions(block: Columns, names: list[str]) -> tuple[OpticsGroup, ...]:
         block.where,
         "Mend rlnMagMat00 to rlnMagMat11; without distortion it is 1 0 0 1",
         _MATRIX[0],
+        of_particles=block.of_particles,
     )
     return tuple(
         OpticsGroup(
@@ -166,6 +173,7 @@ def _pixel_sizes(block: Columns) -> np.ndarray:
             block.where,
             f"Mend {label}: pixel sizes are Å per pixel and positive",
             label,
+            of_particles=block.of_particles,
         )
     return size
 
@@ -182,6 +190,7 @@ def _coefficients(block: Columns, label: str) -> list[tuple[float, ...]]:
         block.where,
         "Mend the list, or remove the column",
         label,
+        of_particles=block.of_particles,
     )
     return [c or () for c in found]
 

@@ -19,6 +19,8 @@ from cryospin.formats.whole import whole
 
 _WIDTH = 12
 _QUOTED = re.compile(r"""'[^']*'(?=\s|$)|"[^"]*"(?=\s|$)|\S+""")
+# A mark within quotes starts no remark.
+_REMARK = re.compile(r"""\s(#[^'"]*)$""")
 # Nothing but a comment follows on the line; rows, too, may start with a name such as data_1/m.mrc.
 _BLOCK = re.compile(r"[\ufeff \t]*data_([^\s#]*)\s*(#.*)?$")
 
@@ -93,7 +95,8 @@ class StarFile:
             values = [*(tokens if plain else map(quoted, tokens)), *[""] * len(added)]
             for (i, column), width in zip(at, widths, strict=True):
                 values[i] = quoted(column[n]).rjust(width)
-            new[int(line)] = ("\t" if "\t" in text else " ").join(values)
+            remark = _REMARK.search(text)
+            new[int(line)] = ("\t" if "\t" in text else " ").join([*values, remark[1]] if remark else values)
         return self._rewritten(block, labels, new)
 
     def write(self, path: str | Path) -> None:
@@ -126,11 +129,10 @@ class StarFile:
             return
         for row in rows:
             tokens = split(self.lines[row])
-            # RELION, too, takes what follows the last column for a comment.
-            if len(tokens) < count or (len(tokens) > count and not tokens[count].startswith("#")):
+            if len(tokens) != count:
                 message = f"the row has {len(tokens)} values, the {block.name or 'nameless'} block {count} columns"
                 raise _broken(self.path, int(row), message)
-            yield tokens[:count]
+            yield tokens
 
     def _pair(self, block: StarBlock, i: int) -> str:
         tokens = split(self.lines[block.header[i]])
@@ -169,7 +171,9 @@ def star_file(path: Path, blocks: Mapping[str, Mapping[str, Sequence[object]]], 
 
 
 def split(line: str) -> list[str]:
-    """The values of a line; quotes hold values with spaces together and are taken off."""
+    """The values of a line without its remark; quotes hold values with spaces together and are taken off."""
+    if "#" in line:
+        line = _REMARK.sub("", line)
     if '"' not in line and "'" not in line:
         return line.split()
     return [_unquoted(t) for t in _QUOTED.findall(line)]
@@ -210,7 +214,8 @@ def _find_block(lines: list[str], start: int, end: int, path: Path) -> StarBlock
             labels.append(text.split()[0][1:])
             header.append(i)
         elif not looped:
-            raise _broken(path, i, f"found {text.split()[0]!r} where a label was expected")
+            # Legal STAR, but nothing that a particle table has; it is kept and not looked into.
+            return StarBlock(name, False, (), (), np.zeros(0, np.int64))
         else:
             rows.append(i)
     if repeated := {label for label in labels if labels.count(label) > 1}:

@@ -114,8 +114,6 @@ class ParticleTable:
         poses = self.poses
         if poses is not None:
             poses = replace(poses, rotation=poses.rotation[at], shift=poses.shift[at])
-        findings = Findings(self.findings)
-        findings.numbers = self.rows[rows]
         return replace(
             self,
             images=self.images.take(rows),
@@ -124,7 +122,7 @@ class ParticleTable:
             shift=some(self.shift),
             sign=some(self.sign),
             rows=self.rows[rows],
-            findings=findings,
+            findings=self.findings.within(self.rows[rows]),
         )
 
     def locate(self, datadir: Path | None, findings: Findings) -> ImageLocation | None:
@@ -157,7 +155,9 @@ class ParticleTable:
                 findings.error(error.problem, path, error.remedy)
         if lost:
             missing, first = tuple(name for name, _ in lost), lost[0][1]
-            problem = first.problem + (f", nor are {len(lost) - 1} of the other {len(names) - 1}" if len(lost) > 1 else "")
+            problem = first.problem + (
+                f", and {len(lost) - 1} more of {len(names)} stacks are missing" if len(lost) > 1 else ""
+            )
             findings.append(Finding(Severity.error, problem, self.path, first.remedy, count=len(lost), names=missing))
         return stacks
 
