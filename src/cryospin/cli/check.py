@@ -57,7 +57,8 @@ def check(
             found = preflight(
                 particles, datadir=datadir, ctf=ctf, selection=selection, box=box, threads=cores, deep=deep, reading=reading
             )
-    print(json.dumps(found.plain(), indent=1) if as_json else as_page(found))
+    # Names out of a table need not be UTF-8.
+    print(json.dumps(found.plain(), indent=1) if as_json else as_page(found).encode(errors="backslashreplace").decode())
     if not found.fit:
         raise typer.Exit(_UNFIT)
 

@@ -21,6 +21,16 @@ _MOST_DEFOCUS = 100_000.0
 _MUCH_ASTIGMATISM = 0.5
 _KILOVOLTS = (60.0, 1000.0)
 _MUCH_CONTRAST = 0.5
+_IMPOSSIBLE = {
+    "defocus_u": ("rlnDefocusU", 1e6, "Å"),
+    "defocus_v": ("rlnDefocusV", 1e6, "Å"),
+    "phase_shift": ("rlnPhaseShift", 1e4, "degrees"),
+    "b_factor": ("rlnCtfBfactor", 1e3, "Å²"),
+    "scale": ("rlnCtfScalefactor", 1e3, ""),
+}
+"""Column, size and unit beyond which a value was never measured, and no CTF can be computed."""
+
+_MOST_KILOVOLTS, _MOST_ABERRATION = 1e7, 1e3
 _PIXEL_TOLERANCE = 0.02
 _MAP_DISTORTION = 0.2
 
@@ -31,6 +41,7 @@ def check_table(table: ParticleTable, images: ImageLocation | None) -> None:
     used = [table.optics.groups[g] for g in table.optics.group.unique().tolist()]
     for group in used:
         _check_group(group, path, findings)
+    _check_impossible(table.optics, path, findings)
     _check_defocus(table.optics, path, findings)
     _check_duplicates(table, findings)
     if len(table) < FEWEST:
@@ -47,7 +58,7 @@ def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
     """One optics group: voltage, aberrations, contrast, pixel size."""
     which = f"optics group {group.name}: "
     low, high = _KILOVOLTS
-    if group.voltage <= 0:
+    if not 0 < group.voltage < _MOST_KILOVOLTS:
         findings.error(
             f"{which}the voltage is {group.voltage:g} kV", path, "Mend rlnVoltage, usually 200 or 300", "rlnVoltage"
         )
@@ -55,6 +66,10 @@ def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
         findings.warn(f"{which}a voltage of {group.voltage:g} kV is unusual", path, "rlnVoltage counts kV", "rlnVoltage")
     if group.spherical_aberration == 0:
         findings.warn(f"{which}Cs is 0", path, "Right only for a microscope with a corrector", "rlnSphericalAberration")
+    elif not abs(group.spherical_aberration) < _MOST_ABERRATION:
+        findings.error(
+            f"{which}Cs is {group.spherical_aberration:g} mm", path, "Mend it, usually 2.7", "rlnSphericalAberration"
+        )
     elif not 0 < group.spherical_aberration < 20:
         findings.warn(
             f"{which}Cs is {group.spherical_aberration:g} mm",
@@ -85,6 +100,17 @@ def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
         )
     if float(np.abs(group.distortion.numpy() - np.eye(2)).max()) > _MAP_DISTORTION:
         findings.warn(f"{which}the magnification matrix is far from 1 0 0 1", path, "Mend rlnMagMat00 to 11", "rlnMagMat00")
+
+
+def _check_impossible(optics: Optics, path: Path, findings: Findings) -> None:
+    """Values out of damaged files."""
+    for name, (column, most, unit) in _IMPOSSIBLE.items():
+        values = getattr(optics, name).numpy()
+        bad = ~(np.abs(values) < most)
+        if bad.any():
+            problem = f"row {{row}}: {column} is {values[int(np.argmax(bad))]:.3g}"
+            remedy = f"It counts {unit}; mend or remove the row" if unit else "Mend or remove the row"
+            findings.rows(Severity.error, bad, problem, path, remedy, column)
 
 
 def _check_defocus(optics: Optics, path: Path, findings: Findings) -> None:
