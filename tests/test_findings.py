@@ -40,6 +40,30 @@ def test_braces_of_the_user_s_own_survive(findings):
     assert str(findings[0]) == "set/particles.star: row 1: {0} and {x} are odd. So for 1 more row"
 
 
+def test_of_chosen_particles_only_their_own_findings_remain(findings):
+    findings.note("fine", TABLE)
+    findings.rows(Severity.error, np.isin(np.arange(9), [1, 4, 6]), "row {row} is odd", TABLE, "Mend it", "rlnOdd")
+    findings.rows(Severity.warning, np.isin(np.arange(9), [2]), "row {row} is even", TABLE, "")
+    findings.rows(Severity.error, np.ones(2, bool), "group {row} is odd", TABLE, "", of_particles=False)
+    some = findings.within(np.array([3, 4, 5, 6]))
+    assert [str(f).removeprefix(f"{TABLE}: ") for f in some] == [
+        "fine",
+        "row 5 is odd. Mend it; so for 1 more row",
+        "group 1 is odd. So for 1 more row",
+    ]
+    assert (some[1].row, some[1].count, some[1].column) == (5, 2, "rlnOdd")
+    assert len(findings) == 4
+
+
+def test_what_is_found_about_chosen_particles_names_their_rows_in_the_file(findings):
+    some = findings.within(np.array([3, 5, 8]))
+    some.rows(Severity.error, np.array([False, True, True]), "row {row} is odd", TABLE, "Mend it")
+    assert str(some[0]) == "set/particles.star: row 6 is odd. Mend it; so for 1 more row"
+    fewer = some.within(np.array([8]))
+    assert str(fewer[0]) == "set/particles.star: row 9 is odd. Mend it"
+    assert findings == []
+
+
 def test_findings_of_one_severity_keep_their_order(findings):
     findings.note("fine", TABLE)
     findings.error("first", TABLE)
@@ -94,5 +118,6 @@ def test_plain_findings_are_json(findings):
         "column": "rlnOdd",
         "count": 1,
         "names": [],
+        "rows": [2],
     }
     assert (fine["severity"], fine["row"], fine["column"], fine["count"]) == ("note", None, None, None)

@@ -144,7 +144,7 @@ def test_a_cropped_box_keeps_the_ctf():
 def test_particles_keep_their_own_optics_across_chunks_and_groups(monkeypatch):
     disc = HalfDisc.build(15)
     many = [optics(defocus_u=10000.0 + 900 * i, defocus_v=9000.0 + 700 * i, voltage=200.0 + 25 * i) for i in range(5)]
-    many += [optics(even_zernike=(0.4, 0.0, 50.0)), optics(b_factor=80.0), optics(scale=0.5)]
+    many += [optics(b_factor=80.0), optics(even_zernike=(0.4, 0.0, 50.0)), optics(scale=0.5), optics(even_zernike=(1.0,))]
     together = joined(many)
     monkeypatch.setattr("cryospin.optics._CHUNK_PIXELS", 3 * BOX * (BOX // 2 + 1))
     got = contrast_transfer(together, disc, BOX, PIXEL)

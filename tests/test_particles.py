@@ -331,7 +331,7 @@ def test_images_of_two_physical_boxes_come_to_one_lattice(imaged, blobs, tmp_pat
     narrow = replace(blobs, position=0.75 * blobs.position, width=0.45 * blobs.width)
     conditions = ImagingConditions(**CLEAR)
     simulate(narrow.density(32), 6.0, 12, tmp_path / "wide", conditions, seed=4)
-    small, wide = imaged("small"), ParticleSet.load(tmp_path / "wide" / "truth.star")
+    small, wide = imaged("small", **TILT), ParticleSet.load(tmp_path / "wide" / "truth.star")
     both = mixed(tmp_path, wide, small)
     assert (both.box, both.size_angstrom, both.pixel_size) == (32, 192.0, 6.0)
     packed = both.pack(32)

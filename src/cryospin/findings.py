@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from cryospin.errors import InputError
+
+
+def _nothing(place: int) -> str:
+    return ""
 
 
 class Severity(StrEnum):
@@ -66,32 +71,45 @@ class Finding:
 class RowsFinding(Finding):
     """A finding about some particles, which knows which.
 
-    template: the problem with `{row}` for the first of them
+    template: the problem, with `{row}` and `{value}` for the first of them
     rows: in the file, counted from 0, increasing
+    places: where the same rows stood in the table when it was made; value: of a place, for the message
     """
 
     template: str = ""
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), compare=False, repr=False)
+    places: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), compare=False, repr=False)
+    value: Callable[[int], str] = field(default=_nothing, compare=False, repr=False)
 
     @classmethod
     def about(
-        cls, severity: Severity, rows: np.ndarray, template: str, where: Path, remedy: str, column: str | None
+        cls,
+        severity: Severity,
+        rows: np.ndarray,
+        places: np.ndarray,
+        template: str,
+        where: Path,
+        remedy: str,
+        column: str | None,
+        value: Callable[[int], str],
     ) -> RowsFinding:
         """A finding about these rows."""
-        row = int(rows[0]) + 1
-        problem = template.replace("{row}", str(row))
-        return cls(severity, problem, where, remedy, row, column, len(rows), template=template, rows=rows)
+        row, told = int(rows[0]) + 1, value(int(places[0]))
+        problem = template.replace("{row}", str(row)).replace("{value}", told)
+        return cls(severity, problem, where, remedy, row, column, len(rows), (), template, rows, places, value)
 
     def plain(self) -> dict[str, object]:
-        """For JSON."""
-        return {name: value for name, value in super().plain().items() if name not in ("template", "rows")}
+        """For JSON, with all rows, counted from 1."""
+        told = {name: value for name, value in vars(self).items() if name not in ("template", "places", "value")}
+        return told | {"where": str(self.where), "severity": self.severity.value, "rows": (self.rows + 1).tolist()}
 
     def within(self, rows: np.ndarray) -> Finding | None:
         """The same of some of the file's particles only, or None where it is about others."""
-        kept = self.rows[np.isin(self.rows, rows)]
-        if not len(kept):
+        kept = np.isin(self.rows, rows)
+        if not kept.any():
             return None
-        return self.about(self.severity, kept, self.template, self.where, self.remedy, self.column)
+        some = self.rows[kept], self.places[kept]
+        return self.about(self.severity, *some, self.template, self.where, self.remedy, self.column, self.value)
 
 
 class Findings(list[Finding]):
@@ -121,21 +139,22 @@ class Findings(list[Finding]):
         remedy: str,
         column: str | None = None,
         *,
+        value: Callable[[int], str] = _nothing,
         of_particles: bool = True,
     ) -> None:
         """One finding for all rows where `bad` holds; `{row}` in `problem` becomes the first of them, counted from 1.
 
+        value: what `{value}` in `problem` becomes, for a place in `bad`
         of_particles: whether a row is a particle, or else an optics group
         """
         at = np.flatnonzero(bad)
         if not len(at):
             return
-        if of_particles:
-            at = at if self.numbers is None else self.numbers[at]
-            self.append(RowsFinding.about(severity, at, problem, where, remedy, column))
-        else:
-            row = int(at[0]) + 1
-            self.append(Finding(severity, problem.replace("{row}", str(row)), where, remedy, row, column, len(at)))
+        numbers = at if self.numbers is None or not of_particles else self.numbers[at]
+        found = RowsFinding.about(severity, numbers, at, problem, where, remedy, column, value)
+        # Optics groups stay when particles are chosen.
+        told = (severity, found.problem, where, remedy, found.row, column, found.count)
+        self.append(found if of_particles else Finding(*told))
 
     def within(self, rows: np.ndarray) -> Findings:
         """What remains of them for some of the file's particles, counted from 0."""

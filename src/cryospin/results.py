@@ -168,7 +168,7 @@ class RunFolder:
             )
 
     def _append(self, name: str, line: str) -> None:
-        with (self.path / name).open("a") as handle:
+        with (self.path / name).open("a", encoding="utf-8", errors="surrogateescape") as handle:
             handle.write(line + "\n")
 
     def _write_text(self, name: str, text: str) -> None:

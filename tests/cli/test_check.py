@@ -179,6 +179,12 @@ def test_stacks_elsewhere_and_stacks_without_a_table_are_found(sound):
     assert "--ctf FILE" in check(elsewhere, status=2)
 
 
+def test_names_that_are_no_utf8_are_shown_all_the_same(sound):
+    sound.star.write_bytes(sound.star.read_bytes().replace(b"@particles.mrcs", b"@prot\xe9ine.mrcs"))
+    assert r"stack prot\udce9ine.mrcs not found" in check(sound.star, status=2)
+    assert json.loads(call("check", sound.star, "--json").stdout)["findings"][0]["names"] == ["prot\udce9ine.mrcs"]
+
+
 @pytest.mark.parametrize(("option", "value"), [("--first", "0"), ("--first", "-3"), ("--threads", "0"), ("--threads", "-1")])
 def test_options_that_make_no_sense_are_refused_by_name(sound, option, value):
     result = call("check", sound.star, option, value)

@@ -137,6 +137,7 @@ def test_stacks_may_lie_in_different_places(project):
 
 
 def test_a_missing_stack_is_named_with_the_places_tried(project):
+    (project / "fast_disk").mkdir()
     with pytest.raises(InputError) as error:
         find("Extract/job009/m1.mrcs", project / "t.star", project / "fast_disk")
     text = str(error.value)
@@ -159,3 +160,8 @@ def test_a_folder_is_no_stack(project):
 def test_names_that_no_file_can_have_are_not_found(project, name):
     with pytest.raises(InputError, match="not found"):
         find(name, project / "t.star", project)
+
+
+def test_a_datadir_that_is_no_folder_is_named(project):
+    with pytest.raises(InputError, match=r"nowhere: is not a folder\. Check --datadir"):
+        find("Extract/job002/m1.mrcs", project / "t.star", project / "nowhere")

@@ -189,3 +189,9 @@ def test_a_table_whose_images_are_missing_is_checked_all_the_same(relion31):
         "optics group seven: the voltage is 0 kV",
         "3 particles are too few to find a structure from",
     ]
+
+
+def test_a_column_that_cannot_be_read_is_not_judged_as_well(relion31):
+    table = read_star(relion31({"rlnDefocusU": ["15000", "much", "15000"]}))
+    check_table(table, None)
+    assert [f.column for f in table.findings if f.column] == ["rlnDefocusU"]

@@ -136,4 +136,4 @@ def test_what_is_wrong_with_rows_left_out_is_left_out(relion31):
     assert table.take(np.array([0])).findings == []
     (finding,) = table.take(np.array([0, 2])).findings
     assert (finding.row, finding.count) == (3, 1)
-    assert finding.problem.startswith("row 3 of the particles block")
+    assert finding.problem == "row 3 of the particles block: rlnDefocusU is 'worse', not a number"

@@ -67,7 +67,7 @@ def test_one_broken_pixel_is_enough(many, value):
     many.change(spoil)
     facts, (finding,) = look(many)
     assert str(finding).endswith(
-        f"row {SAMPLED[7] + 1}: the image has NaN or infinite pixels. Remove the particle; so for 1 more rows"
+        f"row {SAMPLED[7] + 1}: the image has NaN or infinite pixels. Remove the particle; so for 1 more row"
     )
     assert (finding.severity, finding.row, finding.count) == ("error", SAMPLED[7] + 1, 2)
     assert np.isfinite(facts.background_mean)
@@ -98,7 +98,7 @@ def test_constant_images_are_not_called_equal_as_well(many):
     assert [f.problem for f in look(many)[1]] == ["row 4: the image is constant"]
 
 
-@pytest.mark.parametrize("value", [np.nan, 0.0])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
 def test_a_set_without_a_good_image_has_no_facts(many, value):
     many.change(only(slice(None), value))
     facts, (finding,) = look(many)
@@ -117,7 +117,7 @@ def test_a_sample_may_miss_what_a_deep_look_finds(many):
 def test_a_deep_look_counts_every_image_once(many, monkeypatch):
     monkeypatch.setattr("cryospin.preflight.pixels._CHUNK_PIXELS", 100 * 20 * 20)
     done = []
-    look(many, deep=True, progress=done.append)
+    look(many, deep=True, reading=lambda total: done.append)
     assert done == [100, 100, 60]
 
 

@@ -129,7 +129,8 @@ def test_all_missing_stacks_are_named(table):
     (error,) = found.findings.of(Severity.error)
     assert sorted(error.names) == ["a.mrcs", "b.mrcs", "c.mrcs"]
     assert error.count == 3
-    assert "nor are 2 of the other 3" in error.problem
+    assert error.problem.startswith("stack b.mrcs not found (looked in ")
+    assert error.problem.endswith(", and 2 more of 4 stacks are missing")
     assert "--datadir" in error.remedy
     assert found.facts["stacks"] == 4
     assert "pixel_types" not in found.facts

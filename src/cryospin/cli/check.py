@@ -138,7 +138,7 @@ def _pixels(found: Preflight) -> list[str]:
         "not clear from so few images" if pixels.dark is None else "dark; inverted on load" if pixels.dark else "white"
     )
     return [
-        f"  {'images read':<14} {pixels.looked_at:,}",
+        f"  {'images read':<14} {pixels.looked_at:,} of {found.facts['particles']:,}",
         f"  {'background':<14} mean {pixels.background_mean:.3g}, deviation {pixels.background_sd:.3g} ({state})",
         f"  {'protein':<14} {contrast}",
     ]

@@ -47,14 +47,15 @@ class Columns:
         values = _as_numbers(self.text[label])
         bad = ~np.isfinite(values)
         if bad.any():
-            first = self.text[label][int(np.argmax(bad))]
+            text = self.text[label]
             self.findings.rows(
                 Severity.error,
                 bad,
-                f"row {{row}} of the {self.block} block: {label} is {first!r}, not a number",
+                f"row {{row}} of the {self.block} block: {label} is {{value}}, not a number",
                 self.where,
                 "Mend or remove the row",
                 label,
+                value=lambda i: repr(text[i]),
                 of_particles=self.of_particles,
             )
             values[bad] = 0.0

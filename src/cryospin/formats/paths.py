@@ -20,6 +20,8 @@ class StackFinder:
     """
 
     def __init__(self, table: Path, datadir: Path | None = None) -> None:
+        if datadir is not None and not datadir.is_dir():
+            raise InputError("is not a folder", where=datadir, remedy="Check --datadir")
         self.table = table
         folder = table.resolve().parent
         self._first = [datadir] if datadir else []

@@ -15,6 +15,7 @@ SMALLEST_BOX = 16
 FEWEST = 100
 """Fewer particles than this say nothing about a structure that nobody knows."""
 
+_DEFOCUS = ("rlnDefocusU", "rlnDefocusV")
 _MICROMETRES = 20.0
 _DEFOCUS_OF_ORDER = 100.0
 _MOST_DEFOCUS = 100_000.0
@@ -30,7 +31,7 @@ _IMPOSSIBLE = {
 }
 """Column, size and unit beyond which a value was never measured, and no CTF can be computed."""
 
-_MOST_KILOVOLTS, _MOST_ABERRATION = 1e7, 1e3
+_MOST_KILOVOLTS, _MOST_ABERRATION = 1e7, 1e9
 _PIXEL_TOLERANCE = 0.02
 _MAP_DISTORTION = 0.2
 
@@ -38,6 +39,7 @@ _MAP_DISTORTION = 0.2
 def check_table(table: ParticleTable, images: ImageLocation | None) -> None:
     """Add to the table's findings what is wrong or suspicious about its values and its stacks' headers."""
     findings, path = table.findings, table.path
+    broken, before = {f.column for f in findings.of(Severity.error)}, len(findings)
     used = [table.optics.groups[g] for g in table.optics.group.unique().tolist()]
     for group in used:
         _check_group(group, path, findings)
@@ -52,6 +54,10 @@ def check_table(table: ParticleTable, images: ImageLocation | None) -> None:
         )
     if images is not None:
         _check_headers(table, images)
+    # What could not be read was filled in, and is not to be judged as well.
+    if any(c in broken for c in _DEFOCUS):
+        broken |= set(_DEFOCUS)
+    findings[before:] = [f for f in findings[before:] if f.column is None or f.column not in broken]
 
 
 def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
@@ -107,10 +113,16 @@ def _check_impossible(optics: Optics, path: Path, findings: Findings) -> None:
     for name, (column, most, unit) in _IMPOSSIBLE.items():
         values = getattr(optics, name).numpy()
         bad = ~(np.abs(values) < most)
-        if bad.any():
-            problem = f"row {{row}}: {column} is {values[int(np.argmax(bad))]:.3g}"
-            remedy = f"It counts {unit}; mend or remove the row" if unit else "Mend or remove the row"
-            findings.rows(Severity.error, bad, problem, path, remedy, column)
+        remedy = f"It counts {unit}; mend or remove the row" if unit else "Mend or remove the row"
+        findings.rows(
+            Severity.error,
+            bad,
+            f"row {{row}}: {column} is {{value}}",
+            path,
+            remedy,
+            column,
+            value=lambda i, v=values: f"{v[i]:.3g}",  # type: ignore[misc]
+        )
 
 
 def _check_defocus(optics: Optics, path: Path, findings: Findings) -> None:
@@ -178,33 +190,33 @@ def _check_headers(table: ParticleTable, images: ImageLocation) -> None:
     group = table.optics.group.numpy()
     said = np.array([g.box for g in groups], dtype=np.int64)[group]
     wrong = (said > 0) & (said != boxes)
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        findings.rows(
-            Severity.warning,
-            wrong,
-            f"row {{row}}: the table says {said[at]} pixels, {images.stacks[images.stack[at]].path.name} has {boxes[at]}",
-            table.path,
-            "Check the pixel size, which changes where images were rescaled",
-            "rlnImageSize",
-        )
+    findings.rows(
+        Severity.warning,
+        wrong,
+        "row {row}: {value}",
+        table.path,
+        "Check the pixel size, which changes where images were rescaled",
+        "rlnImageSize",
+        value=lambda i: f"the table says {said[i]} pixels, {images.stacks[images.stack[i]].path.name} has {boxes[i]}",
+    )
     for side in np.unique(boxes[boxes < SMALLEST_BOX]):
         findings.error(f"images of {side} pixels are too small to reconstruct", table.path, "Extract larger boxes")
     pixel = np.array([g.pixel_size for g in groups])[group]
     voxel = np.array([s.voxel for s in images.stacks])[images.stack]
     # Programs that do not know the pixel size write 1 or 0 in the header.
     differs = (voxel > 0) & (voxel != 1) & (np.abs(voxel - pixel) > _PIXEL_TOLERANCE * pixel)
-    if differs.any():
-        at = int(np.argmax(differs))
-        findings.rows(
-            Severity.warning,
-            differs,
-            f"row {{row}}: the table says {pixel[at]:.4g} Å per pixel, the header of "
-            f"{images.stacks[images.stack[at]].path.name} {voxel[at]:.4g}",
-            table.path,
-            "The table's is used; mend whichever is wrong",
-            "rlnImagePixelSize",
-        )
+    findings.rows(
+        Severity.warning,
+        differs,
+        "row {row}: {value}",
+        table.path,
+        "The table's is used; mend whichever is wrong",
+        "rlnImagePixelSize",
+        value=lambda i: (
+            f"the table says {pixel[i]:.4g} Å per pixel, the header of "
+            f"{images.stacks[images.stack[i]].path.name} {voxel[i]:.4g}"
+        ),
+    )
     _note_mixture(table, boxes, pixel)
 
 

@@ -90,10 +90,11 @@ def _from_optics_block(rows: Columns, groups: Columns) -> tuple[np.ndarray, tupl
         rows.findings.rows(
             Severity.error,
             group < 0,
-            f"row {{row}} is in optics group {asked[int(np.argmax(group < 0))]}, which the optics block lacks",
+            "row {row} is in optics group {value}, which the optics block lacks",
             rows.where,
             "Add the group to the optics block, or remove its particles",
             _GROUP,
+            value=lambda i: str(asked[i]),
         )
         group = group.clip(0)
     names = groups.text.get(_NAME) or [f"opticsGroup{i + 1}" for i in range(groups.count)]
@@ -169,10 +170,11 @@ def _pixel_sizes(block: Columns) -> np.ndarray:
         block.findings.rows(
             Severity.error,
             wrong,
-            f"row {{row}} of the {block.block} block: the pixel size is {size[int(np.argmax(wrong))]:g} Å",
+            f"row {{row}} of the {block.block} block: the pixel size is {{value}} Å",
             block.where,
             f"Mend {label}: pixel sizes are Å per pixel and positive",
             label,
+            value=lambda i: f"{size[i]:g}",
             of_particles=block.of_particles,
         )
     return size

@@ -164,14 +164,17 @@ class ParticleTable:
     def _check_slices(self, where: ImageLocation, findings: Findings) -> None:
         count = np.array([s.count for s in where.stacks])[where.stack]
         beyond = (where.slice >= count) | (where.slice < 0)
-        if beyond.any():
-            first = int(np.argmax(beyond))
-            stack = where.stacks[where.stack[first]]
-            findings.rows(
-                Severity.error,
-                beyond,
-                f"row {{row}} asks for image {where.slice[first] + 1} of {stack.path.name}, which holds {stack.count}",
-                self.path,
-                "Check rlnImageName or blob/idx: the stack may belong to another extraction",
-                "rlnImageName",
-            )
+
+        def asked(i: int) -> str:
+            stack = where.stacks[where.stack[i]]
+            return f"image {where.slice[i] + 1} of {stack.path.name}, which holds {stack.count}"
+
+        findings.rows(
+            Severity.error,
+            beyond,
+            "row {row} asks for {value}",
+            self.path,
+            "Check rlnImageName or blob/idx: the stack may belong to another extraction",
+            "rlnImageName",
+            value=asked,
+        )

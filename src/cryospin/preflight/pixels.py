@@ -38,13 +38,20 @@ class PixelFacts:
 
 
 def look_at_pixels(
-    particles: ParticleSet, *, deep: bool = False, progress: Callable[[int], None] = lambda n: None
+    particles: ParticleSet,
+    *,
+    deep: bool = False,
+    reading: Callable[[int], Callable[[int], None]] = lambda total: lambda n: None,
 ) -> PixelFacts | None:
-    """Read a sample of the images, or all of them, and add to the table's findings what is wrong with them."""
+    """Read a sample of the images, or all of them, and add to the table's findings what is wrong with them.
+
+    reading: called with the number of images; what it returns is called with the number read since the last call
+    """
     table, findings = particles.table, particles.table.findings
     count = len(particles)
     rows = np.arange(count) if deep else np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
     broken, flat, mean, sd, digest = (np.zeros(len(rows), t) for t in (bool, bool, float, float, np.int64))
+    progress = reading(len(rows))
     try:
         for at, images in _parts(particles, rows):
             _measure(images, at, broken, flat, mean, sd, digest)

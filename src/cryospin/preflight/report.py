@@ -75,16 +75,16 @@ def preflight(
         table = read_table(path, ctf, datadir)
         rows = (selection or Selection()).rows(len(table), path)
         table = table if rows is None else table.take(rows)
+        images = table.locate(datadir, table.findings)
     except InputError as error:
         findings = Findings()
         findings.error(error.problem, Path(error.where or path), error.remedy)
         return Preflight(path, {}, None, None, findings)
-    images = table.locate(datadir, table.findings)
     check_table(table, images)
     pixels, cost = None, None
     if images is not None and not table.findings.of(Severity.error):
         particles = ParticleSet(table, images)
-        pixels = look_at_pixels(particles, deep=deep, progress=reading(len(table)))
+        pixels = look_at_pixels(particles, deep=deep, reading=reading)
         cost = _cost(particles, box, threads)
     return Preflight(path, _facts(table, images), pixels, cost, table.findings)
 
