@@ -12,6 +12,7 @@ from cryospin.kernels import cpu as kernels
 from cryospin.kernels.types import Observations, Poses
 
 _LEAST_NOISE = 0.05
+_CHUNK_COEFFICIENTS = 1 << 22
 
 
 def shell_mean(values: Tensor, disc: HalfDisc) -> Tensor:
@@ -21,11 +22,17 @@ def shell_mean(values: Tensor, disc: HalfDisc) -> Tensor:
 
 
 class Spectra(NamedTuple):
-    """Power of each shell, float64 `(radius + 1,)`: of the images, of their noise, and of the volume before the CTF."""
+    """Averages over images in each shell, float64 `(radius + 1,)`.
+
+    total, noise: power of the images, and of their noise
+    signal: power of the volume, before the CTF
+    modulation: squared CTF
+    """
 
     total: Tensor
     noise: Tensor
     signal: Tensor
+    modulation: Tensor
 
 
 def estimate_spectra(observations: Observations) -> Spectra:
@@ -35,29 +42,40 @@ def estimate_spectra(observations: Observations) -> Spectra:
     apart: a straight-line fit over all images and coefficients of a shell. Where a shell's CTFs are
     too alike for that (the lowest frequencies), the noise of the first shell that tells is used.
     """
-    o = observations
-    power = o.images.real**2 + o.images.imag**2
-    square = o.ctf**2
-    mean_power, mean_square = shell_mean(power.mean(0), o.disc), shell_mean(square.mean(0), o.disc)
-    covariance = shell_mean((power * square).mean(0), o.disc) - mean_power * mean_square
-    variance = shell_mean((square**2).mean(0), o.disc) - mean_square**2
+    disc, count = observations.disc, len(observations.images)
+    total, square, product, fourth, spread = _moments(observations)
+    covariance, variance = product - total * square, fourth - square**2
     signal = (covariance / variance.clamp_min(1e-12)).clamp_min(0)
-    noise = mean_power - signal * mean_square
-    spread = shell_mean(power.double().square().mean(0), o.disc).sqrt()
-    error = spread / (variance.clamp_min(1e-12).sqrt() * (len(power) * o.disc.shell_counts()).sqrt())
-    tells = (signal * mean_square > 0) & (error * mean_square < 0.1 * mean_power)
-    first = int(tells.nonzero()[0]) if tells.any() else o.disc.radius
-    floor = noise[first] if tells.any() else mean_power.min()
-    noise[:first] = torch.minimum(floor.expand(first), mean_power[:first])
-    noise = torch.maximum(noise, _LEAST_NOISE * mean_power)
-    signal = ((mean_power - noise) / mean_square.clamp_min(1e-6)).clamp_min(1e-6 * mean_power)
-    return Spectra(mean_power, noise, signal)
+    noise = total - signal * square
+    error = spread.sqrt() / (variance.clamp_min(1e-12).sqrt() * (count * disc.shell_counts()).sqrt())
+    tells = (signal * square > 0) & (error * square < 0.1 * total)
+    first = int(tells.nonzero()[0]) if tells.any() else disc.radius
+    floor = noise[first] if tells.any() else total.min()
+    noise[:first] = torch.minimum(floor.expand(first), total[:first])
+    noise = torch.maximum(noise, _LEAST_NOISE * total)
+    signal = ((total - noise) / square.clamp_min(1e-6)).clamp_min(1e-6 * total)
+    return Spectra(total, noise, signal, square)
+
+
+def _moments(observations: Observations) -> list[Tensor]:
+    """Means over images and shells of `p = |X|^2`, `s = C^2`, `p s`, `s^2`, and of the squared mean of p over images.
+
+    returns: float64 `(radius + 1,)` each
+    """
+    o, count = observations, len(observations.images)
+    sums = torch.zeros(4, len(o.disc), dtype=torch.float64)
+    for rows in torch.arange(count).split(max(1, _CHUNK_COEFFICIENTS // len(o.disc))):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        power, square = o.images[part].real ** 2 + o.images[part].imag ** 2, o.ctf[part] ** 2
+        for total, values in zip(sums, (power, square, power * square, square**2), strict=True):
+            total += values.sum(0)
+    means = sums / count
+    return [shell_mean(m, o.disc) for m in (*means, means[0] ** 2)]
 
 
 def information(observations: Observations, spectra: Spectra) -> Tensor:
     """Nats by which the right pose of an average image beats no particle, up to each shell: `(radius + 1,)`."""
-    o = observations
-    ratio = spectra.signal * shell_mean((o.ctf**2).mean(0), o.disc) / spectra.noise * o.disc.shell_counts()
+    ratio = spectra.signal * spectra.modulation / spectra.noise * observations.disc.shell_counts()
     ratio[0] = 0
     return ratio.cumsum(0)
 
