@@ -22,7 +22,7 @@ REPEATS = 5
 
 
 def main() -> None:
-    print("| radius | threads | slices | normal equations | insertion |\n| --- | --- | --- | --- | --- |")
+    print("| radius | threads | slices | fits | normal equations | insertion |\n| --- | --- | --- | --- | --- | --- |")
     for radius in (9, 31, 63):
         for threads in (1, 2):
             torch.set_num_threads(threads)
@@ -32,10 +32,11 @@ def main() -> None:
             work = IMAGES * len(observations.disc)
             times = [
                 seconds(lambda v=volume, g=grid, p=poses, o=observations: cpu.slices(v, g, p.rotation, o.disc)),
+                seconds(lambda v=volume, g=grid, p=poses, o=observations: cpu.fits(v, g, o, p)),
                 seconds(lambda v=volume, g=grid, p=poses, o=observations: cpu.normal_equations(v, g, o, p)),
                 seconds(lambda s=sums, g=grid, p=poses, o=observations, w=share: cpu.insert(*s, g, o, p, w)),
             ]
-            print(f"| {radius} | {threads} | " + " | ".join(f"{1e9 * t / work:.0f}" for t in times) + " |")
+            print(f"| {radius} | {threads} | " + " | ".join(f"{1e9 * t / work:.1f}" for t in times) + " |")
     torch.set_num_threads(2)
     volume, grid, observations, _ = problem(8)
     shifts = shift_grid(5.1, 2.0, torch.Generator().manual_seed(0))

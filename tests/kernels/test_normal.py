@@ -38,7 +38,7 @@ def test_cpu_equals_reference(problem):
 @BOTH
 def test_misfit_is_the_squared_residual_less_the_image_power(kernels, problem):
     o, poses = problem.observations, problem.poses
-    got = kernels.normal_equations(problem.volume, problem.grid, o, poses).misfit(o.scale[poses.image])
+    got = kernels.normal_equations(problem.volume, problem.grid, o, poses).fit.misfit(o.scale[poses.image])
     own = (o.weight[o.group] * o.images.abs() ** 2).sum(1)[poses.image]
     want = squared_residual(problem.volume, problem.grid, o, poses) - own
     torch.testing.assert_close(got.double(), want.double(), rtol=1e-3, atol=1e-2)

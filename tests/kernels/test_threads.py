@@ -31,6 +31,7 @@ def everything(problem) -> list[torch.Tensor]:
         numerator,
         denominator,
         *cpu.normal_equations(p.volume, p.grid, o, p.poses),
+        *cpu.fits(p.volume, p.grid, o, p.poses),
         cpu.grid_scores(*grid).best,
         cpu.grid_entropies(*grid, torch.tensor([0.1, 0.5])),
         expectation.numerator,

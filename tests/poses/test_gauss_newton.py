@@ -43,7 +43,8 @@ def test_every_step_lowers_the_misfit_or_is_not_taken(setting):
     before = torch.full((COUNT,), torch.inf, dtype=torch.float64)
     for steps in range(5):
         poses, misfit = refine_poses(volume, GRID, observations, start, steps=steps, shift_sd=3.0)
-        assert (misfit <= before).all()
+        # Misfits with and without derivatives are summed in different order.
+        assert (misfit <= before + 1e-6 * before.abs().clamp(max=1e9)).all()
         before = misfit
     _, again = refine_poses(volume, GRID, observations, poses, steps=0, shift_sd=3.0)
     torch.testing.assert_close(again, misfit, rtol=1e-5, atol=1e-2)

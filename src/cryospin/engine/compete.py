@@ -136,5 +136,5 @@ class Competition:
     def _contrast_spread(self, observations: Observations, poses: Poses, radius: int) -> float:
         """Robust standard deviation of the contrasts in units of their standard error."""
         volume, grid = self.problem.masked_volume(self.standing.density, radius)
-        deviation = kernels.normal_equations(volume, grid, observations, poses).contrast_deviation()
+        deviation = kernels.fits(volume, grid, observations, poses).contrast_deviation()
         return float(_MAD_TO_SD * deviation.abs().median())

@@ -23,6 +23,8 @@ _CONTRAST_PRIOR = 25.0
 """Nats by which an image's contrast is held to 1."""
 
 _CONTRAST = (0.05, 3.0)
+_NOISE_IMAGES = 2000
+"""Images of each half that the noise is measured on: more would not change it."""
 
 
 class HalfSets:
@@ -83,11 +85,12 @@ class HalfSets:
         for half in (0, 1):
             volume, grid = self.volume(half, radius)
             poses = best.poses.take(self.members(half, best))
-            equations = kernels.normal_equations(volume, grid, observations, poses)
-            contrast = (equations.cross + _CONTRAST_PRIOR) / (equations.power + _CONTRAST_PRIOR)
+            fit = kernels.fits(volume, grid, observations, poses)
+            contrast = (fit.cross + _CONTRAST_PRIOR) / (fit.power + _CONTRAST_PRIOR)
             self.scale[poses.image] = contrast.clamp(*_CONTRAST).float()
-            self.shortfall[poses.image] = -equations.contrast_deviation().float()
-            power = residual_power(volume, grid, observations._replace(scale=self.scale), poses)
+            self.shortfall[poses.image] = -fit.contrast_deviation().float()
+            some = poses.take(torch.linspace(0, len(poses.image) - 1, min(len(poses.image), _NOISE_IMAGES)).long())
+            power = residual_power(volume, grid, observations._replace(scale=self.scale), some)
             residual += power * len(poses.image) / len(self.problem)
         self.scale = self.scale / self.scale.mean()
         self.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])

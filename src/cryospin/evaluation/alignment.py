@@ -135,9 +135,9 @@ def _vote(
         (views.double()[None] @ turns[:, None]).float().flatten(0, 1),
         (views.double()[None, :, :2] @ shifts[:, None, :, None])[..., 0].float().flatten(0, 1),
     )
-    equations = kernels.normal_equations(volume, grid, observations, fitted)
+    fit = kernels.fits(volume, grid, observations, fitted)
     own = (observations.weight * target.abs() ** 2).sum(1).repeat(count).double()
-    agreement = equations.cross / (equations.power * own).sqrt().clamp_min(1e-30)
+    agreement = fit.cross / (fit.power * own).sqrt().clamp_min(1e-30)
     return turns, shifts, agreement.unflatten(0, (count, len(views))).mean(1)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from cryospin.errors import InputError
 from cryospin.findings import Findings, Severity
 from cryospin.formats.new_star import write_new_star
+from cryospin.formats.star_optics import LEAST_PIXEL, MOST_PIXEL
 from cryospin.formats.table import AssignedPoses, GivenPoses, ImageNames, ParticleTable
 from cryospin.formats.whole import whole
 from cryospin.geometry.rotations import from_rotation_vectors, to_rotation_vectors
@@ -220,7 +221,7 @@ def _optics(rows: np.ndarray, path: Path, findings: Findings) -> Optics:
         return _finite(rows, name, path, findings, default)
 
     pixel, aberration = get("blob/psize_A"), get("ctf/cs_mm")
-    wrong = ~((pixel > 0) & (pixel < 1e6))
+    wrong = ~((pixel > LEAST_PIXEL) & (pixel < MOST_PIXEL))
     findings.rows(Severity.error, wrong, "row {row}: the pixel size is not positive", path, "Import again", "blob/psize_A")
     tilt = np.zeros((len(rows), 2))
     if "ctf/tilt_A" in (rows.dtype.names or ()):

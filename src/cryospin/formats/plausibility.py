@@ -25,13 +25,14 @@ _MUCH_CONTRAST = 0.5
 _IMPOSSIBLE = {
     "defocus_u": ("rlnDefocusU", 1e6, "Å"),
     "defocus_v": ("rlnDefocusV", 1e6, "Å"),
+    "defocus_angle": ("rlnDefocusAngle", 1e4, "degrees"),
     "phase_shift": ("rlnPhaseShift", 1e4, "degrees"),
     "b_factor": ("rlnCtfBfactor", 1e3, "Å²"),
     "scale": ("rlnCtfScalefactor", 1e3, ""),
 }
 """Column, size and unit beyond which a value was never measured, and no CTF can be computed."""
 
-_MOST_KILOVOLTS, _MOST_ABERRATION = 1e7, 1e9
+_LEAST_KILOVOLTS, _MOST_KILOVOLTS, _MOST_ABERRATION = 1.0, 1e7, 1e9
 _PIXEL_TOLERANCE = 0.02
 _MAP_DISTORTION = 0.2
 
@@ -64,7 +65,7 @@ def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
     """One optics group: voltage, aberrations, contrast, pixel size."""
     which = f"optics group {group.name}: "
     low, high = _KILOVOLTS
-    if not 0 < group.voltage < _MOST_KILOVOLTS:
+    if not _LEAST_KILOVOLTS < group.voltage < _MOST_KILOVOLTS:
         findings.error(
             f"{which}the voltage is {group.voltage:g} kV", path, "Mend rlnVoltage, usually 200 or 300", "rlnVoltage"
         )

@@ -33,6 +33,9 @@ PARTICLE_OPTICS_LABELS = (*_DEFOCUS, _PHASE, _B_FACTOR, _SCALE)
 """Columns that describe how one particle was imaged."""
 
 USUAL_CONTRAST = 0.1
+LEAST_PIXEL, MOST_PIXEL = 1e-3, 1e6
+"""Å; nothing beyond was ever a pixel size."""
+
 _NO_CTF = "Estimate the CTF and extract the particles again"
 
 
@@ -166,7 +169,7 @@ def _pixel_sizes(block: Columns) -> np.ndarray:
             size = np.nan_to_num(block.numbers(_DETECTOR) * 1e4 / magnification, posinf=0.0, neginf=0.0)
         label, known = _MAGNIFICATION, True
     if known:
-        wrong = ~((size > 0) & (size < 1e6))
+        wrong = ~((size > LEAST_PIXEL) & (size < MOST_PIXEL))
         block.findings.rows(
             Severity.error,
             wrong,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid, HalfDisc
-from cryospin.kernels.types import GridExpectation, GridScores, NormalEquations, Observations, Poses
+from cryospin.kernels.types import Fit, GridExpectation, GridScores, NormalEquations, Observations, Poses
 
 
 def slices(volume: Tensor, grid: FourierGrid, rotations: Tensor, disc: HalfDisc) -> Tensor:
@@ -69,6 +69,17 @@ def insert_values(
     for index, share in corners:
         numerator.view(-1).index_add_(0, index.flatten(), (values * share).flatten().to(numerator.dtype))
         denominator.view(-1).index_add_(0, index.flatten(), (weights * share).flatten().to(denominator.dtype))
+
+
+def fits(volume: Tensor, grid: FourierGrid, observations: Observations, poses: Poses) -> Fit:
+    """How each pose hypothesis fits its image."""
+    o, image = observations, poses.image
+    weight = o.weight[o.group[image]]
+    model = slices(volume, grid, poses.rotation, o.disc) * o.disc.shift_phase(poses.shift, o.box) * o.ctf[image]
+    return Fit(
+        cross=(weight * (o.images[image].conj() * model).real).sum(-1),
+        power=(weight * model.abs() ** 2).sum(-1),
+    )
 
 
 def normal_equations(volume: Tensor, grid: FourierGrid, observations: Observations, poses: Poses) -> NormalEquations:

@@ -67,21 +67,15 @@ class Poses(NamedTuple):
         return cls(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
 
-class NormalEquations(NamedTuple):
-    """Quadratic model of the misfit of each hypothesis about its pose.
-
-    Parameters are a lab-frame turn (3, radians) and the shift (2, pixels).
+class Fit(NamedTuple):
+    """How pose hypotheses fit their images.
 
     cross: `(n,)`, sum of weight * Re(conj(image) * model) at contrast 1
     power: `(n,)`, sum of weight * |model|^2 at contrast 1
-    gradient: `(n, 5)`, half the gradient of the misfit
-    matrix: `(n, 5, 5)`, Gauss-Newton matrix, half the Hessian of the misfit
     """
 
     cross: Tensor
     power: Tensor
-    gradient: Tensor
-    matrix: Tensor
 
     def misfit(self, scale: Tensor) -> Tensor:
         """Weighted squared residual less the image's own power: `scale^2 power - 2 scale cross`."""
@@ -91,6 +85,27 @@ class NormalEquations(NamedTuple):
         """By how many standard errors, `1 / sqrt(2 power)`, each hypothesis' contrast departs from the median: `(n,)`."""
         contrast = self.cross / self.power.clamp_min(1e-9)
         return (contrast - contrast.median()) * (2 * self.power).sqrt()
+
+
+class NormalEquations(NamedTuple):
+    """Quadratic model of the misfit of each hypothesis about its pose.
+
+    Parameters are a lab-frame turn (3, radians) and the shift (2, pixels).
+
+    cross, power: as in `Fit`
+    gradient: `(n, 5)`, half the gradient of the misfit
+    matrix: `(n, 5, 5)`, Gauss-Newton matrix, half the Hessian of the misfit
+    """
+
+    cross: Tensor
+    power: Tensor
+    gradient: Tensor
+    matrix: Tensor
+
+    @property
+    def fit(self) -> Fit:
+        """The misfit alone."""
+        return Fit(self.cross, self.power)
 
 
 class GridScores(NamedTuple):

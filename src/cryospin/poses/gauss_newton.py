@@ -8,7 +8,7 @@ from torch import Tensor
 from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import turn
 from cryospin.kernels import cpu as kernels
-from cryospin.kernels.types import NormalEquations, Observations, Poses
+from cryospin.kernels.types import Fit, NormalEquations, Observations, Poses
 
 _FIRST_DAMPING = 1e-2
 _RELAX, _TIGHTEN = 0.25, 8.0
@@ -26,22 +26,29 @@ def refine_poses(
     """
     scale = observations.scale[poses.image].double()
 
-    def evaluate(trial: Poses) -> tuple[NormalEquations, Tensor]:
-        equations = kernels.normal_equations(volume, grid, observations, trial)
-        return equations, equations.misfit(scale) + shift_penalty(trial.shift, shift_sd)
+    def misfit_of(fit: Fit, trial: Poses) -> Tensor:
+        return fit.misfit(scale) + shift_penalty(trial.shift, shift_sd)
 
-    equations, misfit = evaluate(poses)
+    if steps == 0:
+        return poses, misfit_of(kernels.fits(volume, grid, observations, poses), poses)
+    equations = kernels.normal_equations(volume, grid, observations, poses)
+    misfit = misfit_of(equations.fit, poses)
     damping = torch.full_like(misfit, _FIRST_DAMPING)
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         trial = _step(poses, equations, damping, shift_sd)
-        trial_equations, trial_misfit = evaluate(trial)
+        if step == steps:
+            # No step follows, so the derivatives are not needed.
+            trial_misfit = misfit_of(kernels.fits(volume, grid, observations, trial), trial)
+        else:
+            trial_equations = kernels.normal_equations(volume, grid, observations, trial)
+            trial_misfit = misfit_of(trial_equations.fit, trial)
         better = trial_misfit < misfit
         poses = Poses(poses.image, *(_choose(better, new, old) for new, old in zip(trial[1:], poses[1:], strict=True)))
-        equations = NormalEquations(
-            *(_choose(better, new, old) for new, old in zip(trial_equations, equations, strict=True))
-        )
         misfit = torch.where(better, trial_misfit, misfit)
-        damping = damping * torch.where(better, _RELAX, _TIGHTEN)
+        if step < steps:
+            parts = zip(trial_equations, equations, strict=True)
+            equations = NormalEquations(*(_choose(better, new, old) for new, old in parts))
+            damping = damping * torch.where(better, _RELAX, _TIGHTEN)
     return poses, misfit
 
 

@@ -102,10 +102,47 @@ def interpolate(volume, half, padding, rotation, kx, ky, out):
 
 
 @compiled
+def interpolate_values(volume, half, padding, rotation, kx, ky, out):
+    """Value of the volume along a slice, without its gradient.
+
+    out: `(2, P)`, real and imaginary part
+    """
+    _, ny, nx, _ = volume.shape
+    flat = volume.reshape(volume.size)
+    row, plane = 2 * nx, 2 * nx * ny
+    ax, ay, az = F(rotation[0, 0] * padding), F(rotation[0, 1] * padding), F(rotation[0, 2] * padding)
+    bx, by, bz = F(rotation[1, 0] * padding), F(rotation[1, 1] * padding), F(rotation[1, 2] * padding)
+    middle = F(half)
+    one, two, three = np.uintp(1), np.uintp(2), np.uintp(3)
+    for p in range(kx.size):
+        u, v = kx[p], ky[p]
+        x = ax * u + bx * v
+        sign = F(-1) if x < F(0) else F(1)
+        x = x * sign
+        y = (ay * u + by * v) * sign + middle
+        z = (az * u + bz * v) * sign + middle
+        ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
+        fx, fy, fz = x - F(ix), y - F(iy), z - F(iz)
+        i = np.uintp(iz * plane + iy * row + 2 * ix)
+        j = i + np.uintp(row)
+        k = i + np.uintp(plane)
+        m = j + np.uintp(plane)
+        gx = F(1) - fx
+        i0, i1 = gx * flat[i] + fx * flat[i + two], gx * flat[i + one] + fx * flat[i + three]
+        j0, j1 = gx * flat[j] + fx * flat[j + two], gx * flat[j + one] + fx * flat[j + three]
+        k0, k1 = gx * flat[k] + fx * flat[k + two], gx * flat[k + one] + fx * flat[k + three]
+        m0, m1 = gx * flat[m] + fx * flat[m + two], gx * flat[m + one] + fx * flat[m + three]
+        s0, s1 = i0 + fy * (j0 - i0), i1 + fy * (j1 - i1)
+        t0, t1 = k0 + fy * (m0 - k0), k1 + fy * (m1 - k1)
+        out[0, p] = s0 + fz * (t0 - s0)
+        out[1, p] = (s1 + fz * (t1 - s1)) * sign
+
+
+@compiled
 def _slice_part(volume, half, padding, rotations, kx, ky, rows, out):
-    buffer = np.empty((8, kx.size), np.float32)
+    buffer = np.empty((2, kx.size), np.float32)
     for j in rows:
-        interpolate(volume, half, padding, rotations[j], kx, ky, buffer)
+        interpolate_values(volume, half, padding, rotations[j], kx, ky, buffer)
         for p in range(kx.size):
             out[j, 2 * p] = buffer[0, p]
             out[j, 2 * p + 1] = buffer[1, p]
