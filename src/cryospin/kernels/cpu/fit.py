@@ -10,7 +10,7 @@ from cryospin.fourier import FourierGrid
 from cryospin.geometry.so3_grid import sorted_by_view
 from cryospin.kernels.cpu.arithmetic import sine_cosine
 from cryospin.kernels.cpu.compile import F, array, columns, compiled, lattice
-from cryospin.kernels.cpu.slicing import interpolate_values
+from cryospin.kernels.cpu.interpolation import interpolate_values
 from cryospin.kernels.threads import for_each_part
 from cryospin.kernels.types import Fit, Observations, Poses
 

@@ -12,6 +12,7 @@ from cryospin.fourier import FourierGrid, HalfDisc
 from cryospin.geometry.so3_grid import sorted_by_view
 from cryospin.kernels.cpu.arithmetic import sine_cosine
 from cryospin.kernels.cpu.compile import F, array, columns, compiled, floats, inlined
+from cryospin.kernels.cpu.interpolation import BLOCK, locate
 from cryospin.kernels.threads import for_each_part, parts
 from cryospin.kernels.types import Observations, Poses
 
@@ -68,48 +69,60 @@ def _spread(
         denominator += torch.from_numpy(part[..., 2])
 
 
+@compiled
+def _deposit(sums, half, padding, rotation, kx, ky, values):
+    """Add weighted complex values to the eight lattice points about each point of a slice.
+
+    sums: `(z, y, x, 4)`: real part, imaginary part, weight, and the weight again, so that a point is one vector
+    values: `(P, 3)`: real part, imaginary part, weight
+    """
+    flat = sums.reshape(sums.size)
+    cell = np.empty(BLOCK, np.int32)
+    place = np.empty((4, BLOCK), np.float32)
+    row, plane = np.uintp(4 * sums.shape[2]), np.uintp(4 * sums.shape[2] * sums.shape[1])
+    for start in range(0, kx.size, BLOCK):
+        stop = min(start + BLOCK, kx.size)
+        locate(sums.shape, half, padding, rotation, kx[start:stop], ky[start:stop], cell, place)
+        for p in range(stop - start):
+            fx, fy, fz = place[0, p], place[1, p], place[2, p]
+            re, im, w = values[start + p, 0], values[start + p, 1] * place[3, p], values[start + p, 2]
+            i = np.uintp(4) * np.uintp(cell[p])
+            low, high = F(1) - fz, fz
+            _add_edge(flat, i, low * (F(1) - fy), fx, re, im, w)
+            _add_edge(flat, i + row, low * fy, fx, re, im, w)
+            _add_edge(flat, i + plane, high * (F(1) - fy), fx, re, im, w)
+            _add_edge(flat, i + plane + row, high * fy, fx, re, im, w)
+
+
 @inlined
-def _deposit(sums, half, x, y, z, re, im, w):
-    """Add one weighted complex value to the eight lattice points about a position (x, y, z in lattice points)."""
-    if x < F(0):
-        x, y, z, im = -x, -y, -z, -im
-    y += half
-    z += half
-    ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
-    fx, fy, fz = x - F(ix), y - F(iy), z - F(iz)
-    for dz in range(2):
-        wz = fz if dz == 1 else F(1) - fz
-        for dy in range(2):
-            wy = wz * (fy if dy == 1 else F(1) - fy)
-            right = wy * fx
-            left = wy - right
-            cell = sums[np.uintp(iz + dz), np.uintp(iy + dy)]
-            a, b = np.uintp(ix), np.uintp(ix + 1)
-            cell[a, 0] += left * re
-            cell[a, 1] += left * im
-            cell[a, 2] += left * w
-            cell[b, 0] += right * re
-            cell[b, 1] += right * im
-            cell[b, 2] += right * w
+def _add_edge(flat, i, share, fx, re, im, w):
+    """Add to the two ends of an x edge."""
+    right = share * fx
+    left = share - right
+    flat[i] += left * re
+    flat[i + np.uintp(1)] += left * im
+    flat[i + np.uintp(2)] += left * w
+    flat[i + np.uintp(3)] += left * w
+    flat[i + np.uintp(4)] += right * re
+    flat[i + np.uintp(5)] += right * im
+    flat[i + np.uintp(6)] += right * w
+    flat[i + np.uintp(7)] += right * w
 
 
 @compiled
 def _insert_values_part(sums, half, padding, rotations, kx, ky, values, weights, rows):
-    middle = F(half)
+    buffer = np.empty((kx.size, 3), np.float32)
     for j in rows:
-        r = rotations[j] * F(padding)
         for p in range(kx.size):
-            u, v = kx[p], ky[p]
-            x, y, z = r[0, 0] * u + r[1, 0] * v, r[0, 1] * u + r[1, 1] * v, r[0, 2] * u + r[1, 2] * v
-            _deposit(sums, middle, x, y, z, values[j, 2 * p], values[j, 2 * p + 1], weights[j, p])
+            buffer[p, 0], buffer[p, 1], buffer[p, 2] = values[j, 2 * p], values[j, 2 * p + 1], weights[j, p]
+        _deposit(sums, half, padding, rotations[j], kx, ky, buffer)
 
 
 @compiled
 def _insert_part(
     sums, half, padding, images, ctf, weight, group, scale, kx, ky, image, rotations, shifts, responsibility, box, rows
 ):
-    middle = F(half)
-    buffer = np.empty((3, kx.size), np.float32)
+    buffer = np.empty((kx.size, 3), np.float32)
     for j in rows:
         i = image[j]
         tx, ty = shifts[j, 0] / box, shifts[j, 1] / box
@@ -120,11 +133,7 @@ def _insert_part(
             h = ctf[i, p] * a
             g = h * w[p] * share
             re, im = images[i, 2 * p], images[i, 2 * p + 1]
-            buffer[0, p] = g * (re * cosine - im * sine)
-            buffer[1, p] = g * (re * sine + im * cosine)
-            buffer[2, p] = g * h
-        r = rotations[j] * F(padding)
-        for p in range(kx.size):
-            u, v = kx[p], ky[p]
-            x, y, z = r[0, 0] * u + r[1, 0] * v, r[0, 1] * u + r[1, 1] * v, r[0, 2] * u + r[1, 2] * v
-            _deposit(sums, middle, x, y, z, buffer[0, p], buffer[1, p], buffer[2, p])
+            buffer[p, 0] = g * (re * cosine - im * sine)
+            buffer[p, 1] = g * (re * sine + im * cosine)
+            buffer[p, 2] = g * h
+        _deposit(sums, half, padding, rotations[j], kx, ky, buffer)
