@@ -50,14 +50,14 @@ class AccumulatedVolume:
         returns: float32 `(box, box, box)`
         """
         radius = self.grid.radius if radius is None else radius
-        distance = self.grid.shell_of_points()
-        shell = distance.round().long().clamp(max=radius)
-        values = self.numerator / (self.denominator + 1 / prior_power[shell])
-        return grid_to_map(values * (distance < radius + 0.5), self.grid, box)
+        # An infinite prior precision leaves nothing of a shell.
+        precision = torch.full((self.grid.radius + 2,), torch.inf)
+        precision[: radius + 1] = 1 / prior_power[: radius + 1].float()
+        denominator = precision.take(self.grid.nearest_shell().long()).add_(self.denominator)
+        return grid_to_map(self.numerator / denominator, self.grid, box)
 
     def shell_average(self, values: Tensor) -> Tensor:
         """Mean of a lattice quantity over each shell, float64 `(radius + 1,)`."""
-        shell = self.grid.shell_of_points().round().long().flatten()
-        inside = shell <= self.grid.radius
-        total = torch.bincount(shell[inside], values.flatten()[inside].double(), minlength=self.grid.radius + 1)
-        return total / torch.bincount(shell[inside], minlength=self.grid.radius + 1)
+        shell = self.grid.nearest_shell().flatten()
+        total = torch.bincount(shell, values.flatten().double(), minlength=self.grid.radius + 2)
+        return (total / torch.bincount(shell, minlength=self.grid.radius + 2))[:-1]
