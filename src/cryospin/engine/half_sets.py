@@ -23,7 +23,7 @@ _CONTRAST_PRIOR = 25.0
 """Nats by which an image's contrast is held to 1."""
 
 _CONTRAST = (0.05, 3.0)
-_NOISE_IMAGES = 2000
+_NOISE_IMAGES = 1000
 """Images of each half that the noise is measured on: more would not change it."""
 
 
