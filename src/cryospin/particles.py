@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cryospin.errors import InputError
-from cryospin.formats.plausibility import check_table
+from cryospin.formats.plausibility import SMALLEST_BOX, check_table
 from cryospin.formats.read import read_table
 from cryospin.formats.stack import ImageLocation, read_images, unusable
 from cryospin.formats.table import ParticleTable
@@ -25,10 +25,26 @@ from cryospin.selection import Selection
 DEFAULT_BOX = 128
 """Larger boxes are Fourier-cropped to this many pixels unless the user asks otherwise."""
 
-SMALLEST_BOX = 16
 _CHUNK_PIXELS = 1 << 23
 _BACKGROUND_RADIUS = 0.45
 _SAME_LATTICE = 1e-6
+
+
+def find_particles(
+    path: Path, datadir: Path | None, ctf: Path | None, selection: Selection
+) -> tuple[ParticleTable, ImageLocation | None]:
+    """Read a particle table, choose from it, find its stacks and check it; what is wrong is in the table's findings.
+
+    returns: None in place of the images where a stack is missing or cannot be read
+    raises: `InputError` for what cannot be parsed at all
+    """
+    table = read_table(path, ctf, datadir)
+    rows = selection.rows(len(table), table.path)
+    if rows is not None:
+        table = table.take(rows)
+    images = table.locate(datadir, table.findings)
+    check_table(table, images)
+    return table, images
 
 
 @dataclass(frozen=True)
@@ -55,13 +71,9 @@ class ParticleSet:
         path: a RELION `.star`, a cryoSPARC `.cs`, or an image stack together with `ctf`
         raises: `InputError` that says what is wrong, how much more is, and what to do
         """
-        folder = Path(datadir) if datadir else None
-        table = read_table(Path(path), Path(ctf) if ctf else None, folder)
-        rows = (selection or Selection()).rows(len(table), table.path)
-        if rows is not None:
-            table = table.take(rows)
-        images = table.locate(folder, table.findings)
-        check_table(table, images)
+        table, images = find_particles(
+            Path(path), Path(datadir) if datadir else None, Path(ctf) if ctf else None, selection or Selection()
+        )
         table.findings.refuse_errors()
         assert images is not None, "a stack that is missing is an error"
         return cls(table, images)
@@ -116,8 +128,8 @@ class ParticleSet:
         images = torch.empty(len(self), len(disc), dtype=torch.complex64)
         centre = self._centres(recentre)
         for lattice in self._lattices(disc):
-            outside = _outside_circle(lattice.box, _BACKGROUND_RADIUS * lattice.box)
-            for rows in _chunks(lattice.rows, _CHUNK_PIXELS // lattice.box**2):
+            outside = background(lattice.box)
+            for rows in chunks(lattice.rows, _CHUNK_PIXELS // lattice.box**2):
                 chunk = read_images(self.images, rows)
                 self._refuse_broken(chunk, rows)
                 packed = lattice.transform(_normalise(chunk, outside))
@@ -214,16 +226,16 @@ class _Lattice:
     aberration: Tensor | None
 
 
-def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Rows one part after another, at most `size` at a time."""
     for start in range(0, len(rows), max(1, size)):
         yield rows[start : start + max(1, size)]
 
 
-def _outside_circle(box: int, radius: float) -> Tensor:
-    """Pixels farther than `radius` from the centre, bool `(box, box)`."""
+def background(box: int) -> Tensor:
+    """Pixels that no particle should reach: outside 90 % of the box, bool `(box, box)`."""
     k = torch.arange(box) - box // 2
-    return torch.hypot(k[:, None].float(), k.float()) > radius
+    return torch.hypot(k[:, None].float(), k.float()) > _BACKGROUND_RADIUS * box
 
 
 def _normalise(images: Tensor, outside: Tensor) -> Tensor:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from cryospin.engine.problem import Problem
@@ -63,11 +61,11 @@ def poses_of(particles: ParticleSet, given: GivenPoses, where: Path) -> GivenPos
     """Poses of the run's particles out of those of its whole table; raises `InputError` where there are more or fewer."""
     if len(given.rotation) == len(particles):
         return given
-    rows = torch.from_numpy(particles.table.rows)
+    rows = particles.table.rows
     if len(given.rotation) <= int(rows.max()):
         raise InputError(
             f"has {len(given.rotation)} particles, {particles.table.path} {len(particles)}",
             where=where,
             remedy="Give the poses of the same particles",
         )
-    return replace(given, rotation=given.rotation[rows], shift=given.shift[rows])
+    return given.take(rows)

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
 from cryospin.cli.progress import duration, progress
 
 if TYPE_CHECKING:
     from cryospin.preflight import Preflight
 
 _UNFIT = 2
-
 _MOST_LISTED = 12
 _HEADINGS = {"error": "Wrong", "warning": "Suspicious", "note": "Worth knowing"}
 
 
 def check(
-    particles: Annotated[
-        Path,
-        typer.Argument(
-            help="Particles: a RELION .star, a cryoSPARC .cs, or an .mrcs stack (or .txt list of stacks) with --ctf.",
-            show_default=False,
-        ),
-    ],
-    datadir: Annotated[Path | None, typer.Option(help="Folder to look for image stacks in first.")] = None,
-    ctf: Annotated[
-        Path | None,
-        typer.Option(help="For image stacks, a .star or .cs with the CTF of each image; for a .cs, its passthrough file."),
-    ] = None,
+    particles: Particles,
+    datadir: Annotated[Path | None, typer.Option(help=DATADIR_HELP)] = None,
+    ctf: Annotated[Path | None, typer.Option(help=CTF_HELP)] = None,
     first: Annotated[int | None, typer.Option(help="Check only so many particles, from the top.")] = None,
     particles_index: Annotated[
         Path | None, typer.Option(help="Check only the rows that this text file lists, counted from 0.")
@@ -50,13 +42,12 @@ def check(
 
     settings = Settings(particles, out=Path(), threads=threads, first=first, particles_index=particles_index)
     selection, cores = settings.selection, settings.cores
-    if as_json or not deep:
-        found = preflight(particles, datadir=datadir, ctf=ctf, selection=selection, box=box, threads=cores, deep=deep)
-    else:
-        with progress.deferred("Reading images") as reading:
-            found = preflight(
-                particles, datadir=datadir, ctf=ctf, selection=selection, box=box, threads=cores, deep=deep, reading=reading
-            )
+    # A sample is read at once, and JSON stands alone.
+    silence = nullcontext(lambda total: lambda n: None)
+    with progress.deferred("Reading images") if deep and not as_json else silence as reading:
+        found = preflight(
+            particles, datadir=datadir, ctf=ctf, selection=selection, box=box, threads=cores, deep=deep, reading=reading
+        )
     # Names out of a table need not be UTF-8.
     print(json.dumps(found.plain(), indent=1) if as_json else as_page(found).encode(errors="backslashreplace").decode())
     if not found.fit:

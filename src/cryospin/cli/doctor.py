@@ -40,7 +40,7 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             return "not installed"
 
-    names = ("cryospin", "torch", "numba", "numpy", "scipy", "pandas", "starfile", "mrcfile", "gemmi", "torch-ctf", "roma")
+    names = ("cryospin", "torch", "numba", "numpy", "scipy", "pandas", "mrcfile", "gemmi", "torch-ctf", "roma")
     return {"python": platform.python_version(), "system": platform.platform(), **{n: installed(n) for n in names}}
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
 from cryospin.cli.listening import RunListener
 from cryospin.cli.progress import progress
 
@@ -14,13 +15,7 @@ _INPUT, _PARTICLE, _METHOD, _MACHINE = "Input", "Particle", "Method", "Machine"
 
 
 def reconstruct(
-    particles: Annotated[
-        Path,
-        typer.Argument(
-            help="Particles: a RELION .star, a cryoSPARC .cs, or an .mrcs stack (or .txt list of stacks) with --ctf.",
-            show_default=False,
-        ),
-    ],
+    particles: Particles,
     out: Annotated[Path, typer.Option(help="Folder for the results; must not hold a run yet.", show_default=False)],
     preset: Annotated[
         str,
@@ -63,13 +58,11 @@ def reconstruct(
         bool | None,
         typer.Option(help="Protein is dark (--invert) or white (--no-invert); detected by default.", rich_help_panel=_INPUT),
     ] = None,
-    datadir: Annotated[
-        Path | None, typer.Option(help="Folder to look for image stacks in first.", rich_help_panel=_INPUT)
-    ] = None,
+    datadir: Annotated[Path | None, typer.Option(help=DATADIR_HELP, rich_help_panel=_INPUT)] = None,
     ctf: Annotated[
         Path | None,
         typer.Option(
-            help="For image stacks, a .star or .cs with the CTF of each image; for a .cs, its passthrough file.",
+            help=CTF_HELP,
             rich_help_panel=_INPUT,
         ),
     ] = None,

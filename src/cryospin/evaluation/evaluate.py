@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +117,7 @@ def _of_run(run: Path, true: GivenPoses, count: int) -> GivenPoses:
     index = config.get("particles_index")
     selection = Selection(config.get("first"), Path(index) if index else None)
     rows = selection.rows(len(true.rotation), run / "particles.star")
-    return true if rows is None else replace(true, rotation=true.rotation[rows], shift=true.shift[rows])
+    return true if rows is None else true.take(rows)
 
 
 def _half_map_resolution(run: Path | None) -> float | None:

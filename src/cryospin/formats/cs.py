@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ _UNUSED = {
     "ctf/shift_A": "CTF shift",
 }
 _MM = 1e7
-_NEW_FIELDS = [
+_NEW_FIELDS: list[tuple[str, Any, tuple[int, ...]]] = [
     ("alignments3D/split", "<u4", ()),
     ("alignments3D/shift", "<f4", (2,)),
     ("alignments3D/pose", "<f4", (3,)),
@@ -115,11 +115,7 @@ class CsSource:
     def with_poses(self, table: ParticleTable, found: AssignedPoses) -> np.ndarray:
         """The kept rows with what was found; every other field, and all types, stay as they were."""
         old = self.rows[table.rows]
-        names = old.dtype.names or ()
-        kept: list[tuple[str, ...]] = [(n, *_kind(old.dtype[n])) for n in names]  # type: ignore[misc]
-        out = np.zeros(len(old), np.dtype(kept + [f for f in _NEW_FIELDS if f[0] not in names]))
-        for name in names:
-            out[name] = old[name]
+        out = _with_fields(old, [f for f in _NEW_FIELDS if f[0] not in (old.dtype.names or ())])
         pixel = table.optics.of_group("pixel_size")
         out["alignments3D/pose"] = to_rotation_vectors(found.rotation.mT).numpy()
         out["alignments3D/shift"] = (-table.optics.shift_in_image(found.shift) / pixel[:, None]).numpy()
@@ -132,6 +128,15 @@ class CsSource:
 
 def _kind(dtype: np.dtype) -> tuple[np.dtype, tuple[int, ...]]:
     return dtype.subdtype or (dtype, ())
+
+
+def _with_fields(rows: np.ndarray, fields: list[tuple[str, Any, tuple[int, ...]]]) -> np.ndarray:
+    """A copy of rows with further fields, of zeros: (name, type, shape) each."""
+    own = rows.dtype.names or ()
+    out = np.zeros(len(rows), np.dtype([(n, *_kind(rows.dtype[n])) for n in own] + fields))
+    for n in own:
+        out[n] = rows[n]
+    return out
 
 
 def _layout(handle: BinaryIO, path: Path) -> tuple[np.dtype, int]:
@@ -176,10 +181,7 @@ def _joined(rows: np.ndarray, more: np.ndarray, path: Path, passthrough: Path) -
         )
     own = rows.dtype.names or ()
     names = [n for n in more.dtype.names or () if n not in own]
-    fields = [(n, *_kind(rows.dtype[n])) for n in own] + [(n, *_kind(more.dtype[n])) for n in names]
-    out = np.zeros(len(rows), np.dtype(fields))
-    for n in own:
-        out[n] = rows[n]
+    out = _with_fields(rows, [(n, *_kind(more.dtype[n])) for n in names])
     for n in names:
         out[n] = more[n][match]
     return out

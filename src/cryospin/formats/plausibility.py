@@ -171,17 +171,22 @@ def _check_duplicates(table: ParticleTable, findings: Findings) -> None:
     if not names.files:
         return
     key = names.stack * (int(names.slice.max(initial=0)) + 1) + names.slice
-    _, first = np.unique(key, return_index=True)
-    again = np.ones(len(key), dtype=bool)
-    again[first] = False
     findings.rows(
         Severity.warning,
-        again,
+        repeated(key),
         "row {row} lists an image that an earlier row lists, too",
         table.path,
         "Remove duplicates, which make half maps agree where they should not",
         "rlnImageName",
     )
+
+
+def repeated(values: np.ndarray) -> np.ndarray:
+    """Which values came before, bool `(n,)`."""
+    _, first = np.unique(values, return_index=True)
+    again = np.ones(len(values), dtype=bool)
+    again[first] = False
+    return again
 
 
 def _check_headers(table: ParticleTable, images: ImageLocation) -> None:

@@ -29,6 +29,11 @@ class GivenPoses:
     shift: Tensor
     pixel_size: float
 
+    def take(self, rows: np.ndarray) -> GivenPoses:
+        """Some of the poses."""
+        at = torch.from_numpy(rows)
+        return replace(self, rotation=self.rotation[at], shift=self.shift[at])
+
 
 @dataclass(frozen=True)
 class ImageNames:
@@ -111,14 +116,11 @@ class ParticleTable:
         def some(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[at]
 
-        poses = self.poses
-        if poses is not None:
-            poses = replace(poses, rotation=poses.rotation[at], shift=poses.shift[at])
         return replace(
             self,
             images=self.images.take(rows),
             optics=self.optics.take(at),
-            poses=poses,
+            poses=None if self.poses is None else self.poses.take(rows),
             shift=some(self.shift),
             sign=some(self.sign),
             rows=self.rows[rows],

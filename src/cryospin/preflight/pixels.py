@@ -11,12 +11,12 @@ from torch import Tensor
 
 from cryospin.errors import InputError
 from cryospin.findings import Severity
+from cryospin.formats.plausibility import repeated
 from cryospin.formats.stack import read_images, unusable
-from cryospin.particles import ParticleSet
+from cryospin.particles import ParticleSet, background, chunks
 
 _SAMPLE = 200
 _CHUNK_PIXELS = 1 << 22
-_BACKGROUND_RADIUS = 0.45
 _NORMALISED = (0.2, 0.25)
 
 
@@ -61,7 +61,7 @@ def look_at_pixels(
         return None
     named = np.zeros((3, count), bool)
     named[0, rows], named[1, rows] = broken, flat & ~broken
-    named[2, rows] = _repeated(digest) & ~broken & ~flat
+    named[2, rows] = repeated(digest) & ~broken & ~flat
     said = (
         (Severity.error, "row {row}: the image has NaN or infinite pixels", "Remove the particle"),
         (Severity.error, "row {row}: the image is constant", "Remove the particle, or extract it again"),
@@ -82,9 +82,7 @@ def _parts(particles: ParticleSet, rows: np.ndarray) -> Iterator[tuple[np.ndarra
     boxes = particles.images.boxes[rows]
     for side in np.unique(boxes):
         here = np.flatnonzero(boxes == side)
-        step = max(1, _CHUNK_PIXELS // int(side) ** 2)
-        for start in range(0, len(here), step):
-            at = here[start : start + step]
+        for at in chunks(here, _CHUNK_PIXELS // int(side) ** 2):
             yield at, read_images(particles.images, rows[at])
 
 
@@ -101,25 +99,10 @@ def _measure(
     broken[at] = unusable(images).numpy()
     pixels = images.flatten(1).numpy()
     flat[at] = pixels.min(1) == pixels.max(1)
-    outside = _corners(images.shape[-1])
     with np.errstate(all="ignore"):
-        background = pixels[:, outside].astype(np.float64)
-        mean[at], sd[at] = background.mean(1), background.std(1)
+        outside = images[:, background(images.shape[-1])].double().numpy()
+        mean[at], sd[at] = outside.mean(1), outside.std(1)
     digest[at] = [hash(image.tobytes()) for image in pixels]
-
-
-def _corners(box: int) -> np.ndarray:
-    """Pixels outside the particle's circle, flattened."""
-    k = np.arange(box) - box // 2
-    return (np.hypot(k[:, None], k) > _BACKGROUND_RADIUS * box).ravel()
-
-
-def _repeated(digest: np.ndarray) -> np.ndarray:
-    """Whether the same value came before."""
-    _, first = np.unique(digest, return_index=True)
-    again = np.ones(len(digest), dtype=bool)
-    again[first] = False
-    return again
 
 
 def _dark(particles: ParticleSet, rows: np.ndarray) -> bool | None:

@@ -11,11 +11,10 @@ import numpy as np
 
 from cryospin.errors import InputError
 from cryospin.findings import Findings, Severity
-from cryospin.formats.plausibility import FEWEST, check_table
-from cryospin.formats.read import read_table
+from cryospin.formats.plausibility import FEWEST
 from cryospin.formats.stack import ImageLocation
 from cryospin.formats.table import ParticleTable
-from cryospin.particles import ParticleSet
+from cryospin.particles import ParticleSet, find_particles
 from cryospin.preflight.estimate import Estimate, estimate
 from cryospin.preflight.pixels import PixelFacts, look_at_pixels
 from cryospin.selection import Selection
@@ -72,15 +71,11 @@ def preflight(
     reading: called with the number of images to look at; what it returns is called with the number done since
     """
     try:
-        table = read_table(path, ctf, datadir)
-        rows = (selection or Selection()).rows(len(table), path)
-        table = table if rows is None else table.take(rows)
-        images = table.locate(datadir, table.findings)
+        table, images = find_particles(path, datadir, ctf, selection or Selection())
     except InputError as error:
         findings = Findings()
         findings.error(error.problem, Path(error.where or path), error.remedy)
         return Preflight(path, {}, None, None, findings)
-    check_table(table, images)
     pixels, cost = None, None
     if images is not None and not table.findings.of(Severity.error):
         particles = ParticleSet(table, images)

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid
-from cryospin.geometry.so3_grid import sorted_by_view
 from cryospin.kernels.cpu.arithmetic import sine_cosine
-from cryospin.kernels.cpu.compile import F, array, columns, compiled, lattice
+from cryospin.kernels.cpu.compile import F, compiled
+from cryospin.kernels.cpu.each_pose import each_pose
 from cryospin.kernels.cpu.interpolation import interpolate_values
-from cryospin.kernels.threads import for_each_part
 from cryospin.kernels.types import Fit, Observations, Poses
 
 
 def fits(volume: Tensor, grid: FourierGrid, observations: Observations, poses: Poses) -> Fit:
     """How each pose hypothesis fits its image; see `reference.fits`."""
-    o = observations
-    out = torch.zeros(len(poses.image), 2)
-    target = out.numpy()
-    arguments = (*lattice(volume, grid), *columns(o), array(poses.image), array(poses.rotation), array(poses.shift))
-    box = F(o.box)
-    order = sorted_by_view(poses.rotation).numpy()
-    for_each_part(lambda _, a, b: _fit_part(*arguments, box, order[a:b], target), len(order))
-    return Fit(*out.double().unbind(1))
+    return Fit(*each_pose(_fit_part, 2, volume, grid, observations, poses).unbind(1))
 
 
 @compiled

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid
-from cryospin.geometry.so3_grid import sorted_by_view
 from cryospin.kernels.cpu.arithmetic import sine_cosine
-from cryospin.kernels.cpu.compile import F, array, columns, compiled, lattice
+from cryospin.kernels.cpu.compile import F, compiled
+from cryospin.kernels.cpu.each_pose import each_pose
 from cryospin.kernels.cpu.interpolation import interpolate
-from cryospin.kernels.threads import for_each_part
 from cryospin.kernels.types import NormalEquations, Observations, Poses
 
 _UPPER = tuple((i, j) for i in range(5) for j in range(i, 5))
@@ -21,15 +19,8 @@ _UPPER = tuple((i, j) for i in range(5) for j in range(i, 5))
 
 def normal_equations(volume: Tensor, grid: FourierGrid, observations: Observations, poses: Poses) -> NormalEquations:
     """Misfit of each pose hypothesis with its derivatives; see `reference.normal_equations`."""
-    o = observations
-    out = torch.zeros(len(poses.image), 22)
-    target = out.numpy()
-    arguments = (*lattice(volume, grid), *columns(o), array(poses.image), array(poses.rotation), array(poses.shift))
-    box = F(o.box)
-    order = sorted_by_view(poses.rotation).numpy()
-    for_each_part(lambda _, a, b: _normal_part(*arguments, box, order[a:b], target), len(order))
-    values = out.double()
-    matrix = values.new_zeros(len(out), 5, 5)
+    values = each_pose(_normal_part, 22, volume, grid, observations, poses)
+    matrix = values.new_zeros(len(values), 5, 5)
     for column, (i, j) in enumerate(_UPPER):
         matrix[:, i, j] = matrix[:, j, i] = values[:, 7 + column]
     return NormalEquations(values[:, 0], values[:, 1], values[:, 2:7], matrix)
