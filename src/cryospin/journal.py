@@ -46,5 +46,6 @@ class Journal:
             rotation, shift = (x[poses.image] for x in self.truth)
             errors = pose_errors(poses.rotation, poses.shift, rotation, shift, group)
             record.pose_error_deg = float(errors.rotation_deg.median())
+            record.pose_error_mean_deg = float(errors.rotation_deg.mean())
         self.folder.epoch(record)
         self.listener.epoch(record)

@@ -26,6 +26,7 @@ from cryospin.noise import weighted
 from cryospin.particles import Packed, ParticleSet
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.preparation import prepare, true_poses
+from cryospin.presets.learned import learn
 from cryospin.proposals.grid import GridSearch
 from cryospin.proposals.heads import HeadProposals
 from cryospin.results import Result, RunFolder
@@ -67,9 +68,12 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
     folder = RunFolder.create(settings)
     journal = Journal(folder, listener, started, truth)
     _describe(journal, settings, particles, packed, problem)
-    standing, proposers = _find_structure(problem, settings, journal)
-    refinement = _refine(problem, settings, standing, proposers, journal)
-    result = Result.of(settings, particles, packed, refinement)
+    if settings.learns:
+        result = learn(settings, particles, packed, problem, journal)
+    else:
+        standing, proposers = _find_structure(problem, settings, journal)
+        refinement = _refine(problem, settings, standing, proposers, journal)
+        result = Result.of(settings, particles, packed, refinement)
     folder.write(result)
     journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143), in {settings.out}")
     return result
@@ -86,9 +90,10 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
     )
     contrast = "dark, inverted" if packed.inverted else "white"
     journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))
+    how = f"preset: {settings.preset}" if settings.learns else f"proposals: {settings.explores_with}"
     journal.note(
         f"an image carries {float(problem.information[min(8, problem.last_shell)]):.0f} nats up to "
-        f"{problem.angstrom(8):.0f} Å; proposals: {settings.explores_with}; {settings.cores} threads; seed {settings.seed}"
+        f"{problem.angstrom(8):.0f} Å; {how}; {settings.cores} threads; seed {settings.seed}"
     )
     nats = float(problem.information[min(_FIRST_SHELL, problem.last_shell)])
     if nats < _FAINT_IMAGES:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cryospin.engine.candidates import HeadProposer
 from cryospin.engine.final import FinalMaps, final_maps
+from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
 from cryospin.errors import InputError
@@ -57,16 +58,9 @@ class Result:
         problem = refinement.problem
         ranked, rank = refinement.modes.ranked()
         heads = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
-        resolved = {
-            "box": problem.box,
-            "pixel_size_A": problem.pixel_size,
-            "mask_diameter_A": problem.mask_diameter * problem.box * problem.pixel_size,
-            "max_resolution_A": problem.angstrom(problem.last_shell),
-            "invert": packed.inverted,
-        }
         return cls(
             particles=particles,
-            config=settings.table() | resolved,
+            config=settings.table() | resolved(problem, packed),
             maps=final_maps(refinement.sets, refinement.modes),
             poses=ranked.best(),
             competing=ranked,
@@ -75,6 +69,17 @@ class Result:
             centre=packed.centre,
             encoder=heads[0] if heads else {},
         )
+
+
+def resolved(problem: Problem, packed: Packed) -> dict[str, object]:
+    """What a run settled of the things its user left open."""
+    return {
+        "box": problem.box,
+        "pixel_size_A": problem.pixel_size,
+        "mask_diameter_A": problem.mask_diameter * problem.box * problem.pixel_size,
+        "max_resolution_A": problem.angstrom(problem.last_shell),
+        "invert": packed.inverted,
+    }
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ _CONTRAST_PRIOR = 25.0
 """Nats by which an image's contrast is held to 1."""
 
 _CONTRAST = (0.05, 3.0)
+_SETTLING = 4
 _NOISE_IMAGES = 1000
 """Images of each half that the noise is measured on: more would not change it."""
 
@@ -48,6 +49,17 @@ class HalfSets:
         self.shortfall = torch.zeros(len(problem))
         self.mask = spherical_mask(problem.box, problem.mask_diameter)
         self.fsc = torch.ones(problem.box // 2, dtype=torch.float64)
+
+    @classmethod
+    def settled(cls, problem: Problem, half: Tensor, modes: Modes) -> HalfSets:
+        """Half maps from given poses, with contrasts, noise and filter in keeping with them."""
+        sets = cls(problem, half, problem.noise, torch.zeros((problem.box,) * 3))
+        sets.update(modes, problem.last_shell)
+        for _ in range(_SETTLING):
+            limit = min(problem.last_shell, int(sets.resolved_shell) + 2)
+            sets.measure(modes, limit)
+            sets.update(modes, problem.last_shell)
+        return sets
 
     @property
     def resolved_shell(self) -> float:

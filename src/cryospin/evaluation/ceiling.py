@@ -16,8 +16,6 @@ from cryospin.poses.modes import Modes
 from cryospin.preparation import prepare
 from cryospin.settings import Settings
 
-_PASSES = 4
-
 
 def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None) -> FinalMaps:
     """Maps from a run's images at given poses, with the run's box, mask, contrast and filter.
@@ -47,10 +45,4 @@ def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None) -
     hypotheses = Poses(torch.arange(count), poses.rotation.float(), shift)
     modes = Modes(hypotheses, torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.long))
     half = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % 2
-    sets = HalfSets(problem, half, problem.noise, torch.zeros((problem.box,) * 3))
-    sets.update(modes, problem.last_shell)
-    for _ in range(_PASSES):
-        limit = min(problem.last_shell, int(sets.resolved_shell) + 2)
-        sets.measure(modes, limit)
-        sets.update(modes, problem.last_shell)
-    return final_maps(sets, modes)
+    return final_maps(HalfSets.settled(problem, half, modes), modes)
