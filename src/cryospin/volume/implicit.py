@@ -22,7 +22,7 @@ class ImplicitVolume(nn.Module):
     """`F(k) = exp(a(k)) b(k)` with two sine networks a and b, real and imaginary part each.
 
     Frequencies are scaled so that the last shell lies at 1. The transform of a real map is Hermitian: the networks see only
-    the half-space x >= 0, and the rest is its conjugate.
+    the half-space x > 0 (with half of the plane x = 0), and the rest is its conjugate.
 
     radius: last shell that can be read, cycles per box
     width: neurons in a layer
@@ -36,10 +36,12 @@ class ImplicitVolume(nn.Module):
 
     def forward(self, frequencies: Tensor) -> Tensor:
         """Transform at frequencies in cycles per box, `(..., 3)` as (x, y, z): complex64 `(...)`."""
-        behind = frequencies[..., :1] < 0
-        at = torch.where(behind, -frequencies, frequencies) / self.radius
+        x, y, z = frequencies.detach().unbind(-1)
+        # 1 in one half of the space, -1 in the other, 0 at the origin.
+        side = torch.where(x != 0, x, torch.where(y != 0, y, z)).sign()
+        at = torch.where(side[..., None] < 0, -frequencies, frequencies) / self.radius
         out = torch.exp(self.envelope(at)) * self.modulant(at)
-        return torch.complex(out[..., 0], torch.where(behind[..., 0], -out[..., 1], out[..., 1]))
+        return torch.complex(out[..., 0], side * out[..., 1])
 
     def slicer(self) -> Slicer:
         """A function that slices the volume, with gradients to the networks and the rotations."""
