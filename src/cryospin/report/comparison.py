@@ -23,14 +23,10 @@ def plot_maps(maps: Mapping[str, Tensor], path: str | Path) -> None:
     panels = figure.subplots(3, len(maps), squeeze=False)
     for column, (name, density) in enumerate(maps.items()):
         values = density.float().numpy()
-        pictures = (shaded_surface(density), values[len(values) // 2], values.sum(0))
-        for axes, picture in zip(panels[:, column], pictures, strict=True):
-            low, high = np.nanquantile(picture, [0.005, 0.998])
-            axes.imshow(picture, cmap="gray", vmin=min(0.0, low) if axes is panels[0, column] else low, vmax=high,
-                        origin="lower", interpolation="bicubic" if axes is not panels[0, column] else "nearest")  # fmt: skip
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
+        _grey(panels[0, column], shaded_surface(density), (0.0, 1.0), "nearest")
+        for axes, picture in ((panels[1, column], values[len(values) // 2]), (panels[2, column], values.sum(0))):
+            low, high = np.quantile(picture, [0.005, 0.998])
+            _grey(axes, picture, (low, max(high, low + 1e-12)), "bicubic")
         panels[0, column].set_title(name, fontsize=9, color=INK)
     for row, text in enumerate(("surface along z", "slice at z = 0", "projection along z")):
         panels[row, 0].set_ylabel(text, fontsize=9, color=INK)
@@ -104,6 +100,14 @@ def plot_error_distribution(errors: Mapping[str, Tensor], path: str | Path) -> N
     panels[-1].set_xlabel("Rotation error (°)")
     figure.supylabel("Images (%)", fontsize=10)
     save(figure, path)
+
+
+def _grey(axes: Any, picture: np.ndarray, limits: tuple[float, float], interpolation: str) -> None:
+    """A picture without a frame."""
+    axes.imshow(picture, cmap="gray", vmin=limits[0], vmax=limits[1], origin="lower", interpolation=interpolation)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
 
 
 def _logarithmic(axis: Any, set_scale: Any, limits: Any) -> None:
