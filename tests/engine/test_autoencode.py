@@ -156,6 +156,18 @@ def test_steps_lower_the_loss(problem):
     assert records[1].pose_change_deg >= 0
 
 
+def test_the_frequency_limit_rises_where_it_is_asked_to(problem):
+    numbers = {"heads": 1, "channels": (4, 4, 4, 4, 4), "features": (8,), "shifts": "none", "encoding_epochs": 10}
+    limits = {}
+    for first in (0, 3):
+        stage = assemble(problem, Learning(first_shell=first, **numbers), seed=0)
+        limits[first] = [BOX * 5.0 / stage.epoch().frequency_limit_A for _ in range(10)]
+    assert limits[0] == [RADIUS] * 10
+    assert limits[3][0] == 3
+    assert limits[3] == sorted(limits[3])
+    assert limits[3][7:] == [RADIUS] * 3
+
+
 class Stub(nn.Module):
     """An encoder that says what it is told to, whatever it sees."""
 

@@ -23,6 +23,8 @@ from cryospin.proposals.pyramid import PyramidEncoder
 from cryospin.volume.hartley import Slicer
 
 _CHUNK = 256
+_RISE = 0.7
+"""Share of the epochs over which a rising frequency limit rises."""
 
 
 class LearnedVolume(Protocol):
@@ -69,10 +71,9 @@ class AutoEncoding:
         self, problem: Problem, encoder: PyramidEncoder, volume: LearnedVolume, options: Learning, generator: torch.Generator
     ) -> None:
         self.problem, self.encoder, self.volume, self.options = problem, encoder, volume, options
-        self.observations = problem.observations.up_to(problem.last_shell)
-        self.loss = FourierLoss(options.loss, self.observations.disc)
         self.generator = generator
-        self.epochs = options.encoding_epochs
+        self.epochs, self.done = options.encoding_epochs, 0
+        self._limit_frequencies()
         self.for_encoder = torch.optim.Adam(encoder.parameters(), lr=options.encoder_rate)
         self.for_volume = torch.optim.Adam(volume.parameters(), lr=options.volume_rate)  # type: ignore[arg-type]
         self.shifts = _square_of_shifts(options.shift_limit * problem.box, options.shift_step)
@@ -84,6 +85,7 @@ class AutoEncoding:
     def epoch(self) -> EpochRecord:
         """All images once, in batches."""
         wins, total = torch.zeros(len(self.names), dtype=torch.long), 0.0
+        self._limit_frequencies()
         self.encoder.train()
         for rows in batches(self.problem.order(self.generator), self.options.batch):
             losses, winner = self._learn(self.observations.take(rows))
@@ -94,6 +96,7 @@ class AutoEncoding:
         poses = found.best(self.trace.rows)
         change = None if self.last is None else float(distance_deg(poses.rotation, self.last.rotation).median())
         self.last = poses
+        self.done += 1
         return EpochRecord(
             self.stage,
             self.problem.angstrom(self.observations.disc.radius),
@@ -113,6 +116,14 @@ class AutoEncoding:
             rotation, shift = self._candidates(some)
             found.append(self._judge(slicer, some, rotation, shift))
         return Guesses(*(torch.cat(field) for field in zip(*found, strict=True)))
+
+    def _limit_frequencies(self) -> None:
+        """Compare images up to this epoch's frequency limit: the last one, unless the options have it rise."""
+        last = self.problem.last_shell
+        first = min(self.options.first_shell or last, last)
+        risen = min(1.0, self.done / max(1.0, _RISE * self.epochs))
+        self.observations = self.problem.observations.up_to(round(first + (last - first) * risen))
+        self.loss = FourierLoss(self.options.loss, self.observations.disc)
 
     def _learn(self, some: Observations) -> tuple[Tensor, Tensor]:
         """One step on a batch; returns each image's loss and which candidate won it."""

@@ -27,6 +27,7 @@ from cryospin.volume.hartley import HartleyVolume
 from cryospin.volume.implicit import ImplicitVolume
 
 TRACE, MAP_FROM_POSES = "checkpoints/trace.safetensors", "map_from_poses.mrc"
+_FEW_STEPS = 4000
 
 
 def assemble(problem: Problem, options: Learning, seed: int) -> AutoEncoding:
@@ -62,6 +63,12 @@ def learn(settings: Settings, particles: ParticleSet, packed: Packed, problem: P
     """
     options = settings.learning
     encoding = assemble(problem, options, settings.seed)
+    steps = options.encoding_epochs * -(-len(problem) // options.batch)
+    if steps < _FEW_STEPS:
+        journal.note(
+            f"warning: {steps:,} steps of auto-encoding are few (the published runs took 11,000): fewer images want more "
+            "epochs, --set encoding_epochs=N, or higher rates"
+        )
     journal.expect(encoding.stage, encoding.epochs)
     for _ in range(encoding.epochs):
         record = encoding.epoch()
