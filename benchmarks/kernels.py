@@ -32,7 +32,7 @@ OPERATIONS = {"slices": 60, "fits": 90, "normal equations": 260, "insertion": 90
 def main() -> None:
     limits = {threads: machine(threads) for threads in (1, 2)}
     for threads, (bandwidth, rate) in limits.items():
-        print(f"{threads} thread{'s' * (threads > 1)}: copies {bandwidth:.1f} GB/s, multiplies matrices at {rate:.0f} Gflop/s")
+        print(f"threads: {threads}; copies {bandwidth:.1f} GB/s, multiplies matrices at {rate:.0f} Gflop/s")
     print("\n| radius | images | threads | " + " | ".join(KERNELS) + " |\n" + "| --- " * (3 + len(KERNELS)) + "|")
     for radius in (9, 31, 63):
         volume, grid, observations, poses = problem(radius)

@@ -56,5 +56,5 @@ def test_a_disk_without_room_is_said(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(InputError, match="no room for 0.0 GiB.*No space left"):
+    with pytest.raises(InputError, match=r"no room for 0\.0 GiB.*No space left"):
         DiskRows.create(3, 2, torch.float32, tmp_path)

@@ -91,9 +91,10 @@ def _blocks(slices: Tensor, o: Observations, shifts: Tensor):
 
 @contextmanager
 def _coarse_products() -> Iterator[None]:
-    """Products of matrices from numbers rounded to bfloat16, where the processor has instructions for that; summed in float32.
+    """Products of matrices rounded to bfloat16 and summed in float32, where the processor has instructions for that.
 
-    Rounding moves a score by a few thousandths of the noise that is in it anyway: about 0.03 nats where the right pose has 100.
+    Rounding moves a score by a few thousandths of the noise that is in it anyway: about 0.03 nats where the right
+    pose has 100.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
