@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid, HalfDisc
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 
 _LEAST_NOISE = 0.05
@@ -63,7 +63,7 @@ def _moments(observations: Observations) -> list[Tensor]:
     returns: float64 `(radius + 1,)` each
     """
     o, count = observations, len(observations.images)
-    sums = torch.zeros(4, len(o.disc), dtype=torch.float64)
+    sums = torch.zeros(4, len(o.disc), dtype=torch.float64, device=o.images.device)
     for rows in torch.arange(count).split(max(1, _CHUNK_COEFFICIENTS // len(o.disc))):
         part = slice(int(rows[0]), int(rows[-1]) + 1)
         power, square = o.images[part].real ** 2 + o.images[part].imag ** 2, o.ctf[part] ** 2
@@ -90,8 +90,8 @@ def weighted(observations: Observations, noise: Tensor) -> Observations:
 def residual_power(volume: Tensor, grid: FourierGrid, observations: Observations, poses: Poses) -> Tensor:
     """Mean squared residual of each shell at given poses, one for each image: float64 `(radius + 1,)`."""
     o = observations
-    total = torch.zeros(len(o.disc), dtype=torch.float64)
-    for part in torch.arange(len(poses.image)).split(1024):
+    total = torch.zeros(len(o.disc), dtype=torch.float64, device=volume.device)
+    for part in torch.arange(len(poses.image), device=volume.device).split(1024):
         some = poses.take(part)
         model = kernels.slices(volume, grid, some.rotation, o.disc)
         model *= o.disc.shift_phase(some.shift, o.box) * (o.ctf[some.image] * o.scale[some.image, None])

@@ -16,11 +16,12 @@ from cryospin.formats.plausibility import SMALLEST_BOX, check_table
 from cryospin.formats.read import read_table
 from cryospin.formats.stack import ImageLocation, read_images, unusable
 from cryospin.formats.table import ParticleTable
-from cryospin.fourier import HalfDisc, pack
+from cryospin.fourier import CPU, HalfDisc, pack
 from cryospin.kernels.types import Observations
 from cryospin.optics import contrast_transfer, odd_aberration
 from cryospin.resampling import Resampler
 from cryospin.selection import Selection
+from cryospin.transfer import Upload
 
 DEFAULT_BOX = 128
 """Larger boxes are Fourier-cropped to this many pixels unless the user asks otherwise."""
@@ -114,6 +115,7 @@ class ParticleSet:
         invert: bool | None = None,
         recentre: bool = False,
         progress: Callable[[int], None] = lambda n: None,
+        device: torch.device = CPU,
     ) -> Packed:
         """Normalise all images on their background, Fourier-crop them to `box` pixels and pack them.
 
@@ -122,10 +124,11 @@ class ParticleSet:
         invert: multiply by -1 (protein is dark in the images); None decides by looking
         recentre: move the particles by the displacements that the table knows of
         progress: called with the number of images done since the last call
+        device: where the packed images shall be; each chunk moves there while the next is read
         raises: `InputError` for NaN pixels and for images without any variation
         """
         disc, size = HalfDisc.build(box // 2 - 1), self.size_angstrom
-        images = torch.empty(len(self), len(disc), dtype=torch.complex64)
+        upload = Upload(torch.empty(len(self), len(disc), dtype=torch.complex64, device=device))
         centre = self._centres(recentre)
         for lattice in self._lattices(disc):
             outside = background(lattice.box)
@@ -137,11 +140,12 @@ class ParticleSet:
                     packed *= lattice.aberration.conj()
                 if recentre:
                     packed *= disc.shift_phase((centre[rows] / size).float(), box=1).conj()
-                images[rows] = packed
+                upload.put(torch.from_numpy(rows), packed)
                 progress(len(rows))
+        images, disc = upload.finish(), HalfDisc.build(disc.radius, device)
         if self.table.sign is not None and bool((self.table.sign != self.table.sign[0]).any()):
-            images *= self.table.sign[:, None]
-        ctf = contrast_transfer(self.table.optics, disc, box, size / box)
+            images *= self.table.sign[:, None].to(device)
+        ctf = contrast_transfer(self.table.optics, HalfDisc.build(disc.radius), box, size / box).to(device)
         dark = _looks_dark(images, ctf, disc)
         inverted = dark if invert is None else invert
         if inverted:
@@ -149,9 +153,9 @@ class ParticleSet:
         observations = Observations(
             images=images,
             ctf=ctf,
-            weight=torch.ones(1, len(disc)),
-            group=torch.zeros(len(self), dtype=torch.long),
-            scale=torch.ones(len(self)),
+            weight=torch.ones(1, len(disc), device=device),
+            group=torch.zeros(len(self), dtype=torch.long, device=device),
+            scale=torch.ones(len(self), device=device),
             disc=disc,
             box=box,
         )

@@ -37,7 +37,13 @@ def prepare(
             remedy=f"Give at least {FEWEST}, better some thousands",
         )
     box = particles.working_box(settings.box)
-    packed = particles.pack(box, invert=settings.invert, recentre=settings.recentre, progress=reading(len(particles)))
+    packed = particles.pack(
+        box,
+        invert=settings.invert,
+        recentre=settings.recentre,
+        progress=reading(len(particles)),
+        device=settings.computes_on.device,
+    )
     side, radius = particles.size_angstrom, packed.observations.disc.radius
     problem = Problem.pose(
         packed.observations,
@@ -54,7 +60,8 @@ def true_poses(settings: Settings, particles: ParticleSet, packed: Packed) -> tu
     if settings.truth_poses is None:
         return None
     given = poses_of(particles, read_poses(settings.truth_poses), settings.truth_poses)
-    return given.rotation, (given.shift - packed.centre) / packed.pixel_size
+    device = packed.observations.images.device
+    return given.rotation.to(device), ((given.shift - packed.centre) / packed.pixel_size).to(device)
 
 
 def poses_of(particles: ParticleSet, given: GivenPoses, where: Path) -> GivenPoses:

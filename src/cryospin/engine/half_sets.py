@@ -8,7 +8,7 @@ from torch import Tensor
 from cryospin.engine.problem import Problem
 from cryospin.evaluation.fsc import crossing_shell
 from cryospin.fourier import FourierGrid, low_pass, map_to_grid, resample_map
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.modes import Modes
@@ -44,10 +44,10 @@ class HalfSets:
         # On more voxels the same transform makes a fainter map, by the square of the ratio of the boxes.
         start = resample_map(density, problem.box) * (density.shape[-1] / problem.box) ** 2
         self.maps = (start, start)
-        self.scale = torch.ones(len(problem))
-        self.shortfall = torch.zeros(len(problem))
-        self.mask = spherical_mask(problem.box, problem.mask_diameter)
-        self.fsc = torch.ones(problem.box // 2, dtype=torch.float64)
+        self.scale = torch.ones(len(problem), device=problem.device)
+        self.shortfall = torch.zeros(len(problem), device=problem.device)
+        self.mask = spherical_mask(problem.box, problem.mask_diameter, device=problem.device)
+        self.fsc = torch.ones(problem.box // 2, dtype=torch.float64, device=problem.device)
 
     @property
     def resolved_shell(self) -> float:
@@ -81,7 +81,7 @@ class HalfSets:
     def measure(self, best: Modes, radius: int) -> None:
         """Contrast of each image against its half's map, then the noise that is left, up to a shell."""
         observations = self.observations(radius)
-        residual = torch.zeros(radius + 1, dtype=torch.float64)
+        residual = torch.zeros(radius + 1, dtype=torch.float64, device=self.problem.device)
         for half in (0, 1):
             volume, grid = self.volume(half, radius)
             poses = best.poses.take(self.members(half, best))
@@ -89,8 +89,9 @@ class HalfSets:
             contrast = (fit.cross + _CONTRAST_PRIOR) / (fit.power + _CONTRAST_PRIOR)
             self.scale[poses.image] = contrast.clamp(*_CONTRAST).float()
             self.shortfall[poses.image] = -fit.contrast_deviation().float()
-            some = poses.take(torch.linspace(0, len(poses.image) - 1, min(len(poses.image), _NOISE_IMAGES)).long())
-            power = residual_power(volume, grid, observations._replace(scale=self.scale), some)
+            some = torch.linspace(0, len(poses.image) - 1, min(len(poses.image), _NOISE_IMAGES)).long()
+            some_poses = poses.take(some.to(self.problem.device))
+            power = residual_power(volume, grid, observations._replace(scale=self.scale), some_poses)
             residual += power * len(poses.image) / len(self.problem)
         self.scale = self.scale / self.scale.mean()
         self.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])

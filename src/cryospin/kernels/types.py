@@ -40,6 +40,11 @@ class Observations(NamedTuple):
             disc=self.disc.prefix(radius),
         )
 
+    def to(self, device: torch.device) -> Observations:
+        """The same images on a device."""
+        fields = {name: getattr(self, name).to(device) for name in ("images", "ctf", "weight", "group", "scale")}
+        return self._replace(**fields, disc=HalfDisc.build(self.disc.radius, device))
+
     def take(self, rows: Tensor) -> Observations:
         """A copy of some images."""
         return self._replace(images=self.images[rows], ctf=self.ctf[rows], group=self.group[rows], scale=self.scale[rows])
@@ -56,6 +61,10 @@ class Poses(NamedTuple):
     image: Tensor
     rotation: Tensor
     shift: Tensor
+
+    def to(self, device: torch.device) -> Poses:
+        """The same hypotheses on a device."""
+        return Poses(*(field.to(device) for field in self))
 
     def take(self, rows: Tensor) -> Poses:
         """Some of the hypotheses."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import turn
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Fit, NormalEquations, Observations, Poses
 
 _FIRST_DAMPING = 1e-2
