@@ -92,7 +92,9 @@ def reconstruct(
     device: Annotated[
         str,
         typer.Option(
-            metavar="auto|cpu|cuda|cuda:N", help="What to compute on; auto takes a GPU if there is one.", rich_help_panel=_MACHINE
+            metavar="auto|cpu|cuda|cuda:N",
+            help="What to compute on; auto takes a GPU where there is one.",
+            rich_help_panel=_MACHINE,
         ),
     ] = "auto",
     threads: Annotated[int | None, typer.Option(help="Cores to use; all by default.", rich_help_panel=_MACHINE)] = None,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-# Triton decides when it is imported, and nothing before these tests imports it.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(scope="session")
+def there(problem, device) -> SimpleNamespace:
+    """The random problem on the device."""
+    moved = {n: v.to(device) for n, v in vars(problem).items() if hasattr(v, "to")}
+    return SimpleNamespace(**(vars(problem) | moved | {"disc": problem.observations.to(device).disc}))

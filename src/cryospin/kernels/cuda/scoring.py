@@ -30,7 +30,7 @@ def grid_scores(slices: Tensor, observations: Observations, shifts: Tensor, log_
     which = torch.empty(size, dtype=torch.long, device=slices.device)
     for part in _parts(slices, observations, shifts, log_prior):
         out = best[part.rows], which[part.rows]
-        launch(_best_kernel, (part.count, blocks(size[1], _CELLS)), *part.scored, *out, CELLS=_CELLS)
+        launch(_best_kernel, (part.size, blocks(size[1], _CELLS)), *part.scored, *out, CELLS=_CELLS)
     return GridScores(best, which)
 
 
@@ -41,7 +41,7 @@ def grid_entropies(
     out = torch.empty(len(observations.images), len(sharpness), device=slices.device)
     beta = floats(sharpness)
     for part in _parts(slices, observations, shifts, log_prior):
-        launch(_entropy_kernel, (part.count, len(beta)), *part.scored, beta, out[part.rows], CELLS=_CELLS)
+        launch(_entropy_kernel, (part.size, len(beta)), *part.scored, beta, out[part.rows], CELLS=_CELLS)
     return out
 
 
@@ -54,11 +54,11 @@ def grid_expectation(
     denominator = torch.zeros(turns, count, device=slices.device)
     best = torch.empty(len(observations.images), dtype=torch.long, device=slices.device)
     for part in _parts(slices, observations, shifts, log_prior):
-        top, total = (torch.empty(part.count, device=slices.device) for _ in range(2))
-        marginal = torch.empty(part.count, turns, device=slices.device)
+        top, total = (torch.empty(part.size, device=slices.device) for _ in range(2))
+        marginal = torch.empty(part.size, turns, device=slices.device)
         summary = float(sharpness), top, total
-        launch(_summary_kernel, (part.count,), *part.scored, *summary, best[part.rows], CELLS=_CELLS)
-        programs = part.count, blocks(turns, _CELLS)
+        launch(_summary_kernel, (part.size,), *part.scored, *summary, best[part.rows], CELLS=_CELLS)
+        programs = part.size, blocks(turns, _CELLS)
         launch(_posterior_kernel, programs, *part.scored, *summary, marginal, CELLS=_CELLS)
         with tensor_cores():
             numerator.addmm_(part.scores.T, part.moved)
@@ -83,7 +83,7 @@ class _Part(NamedTuple):
     prior: Tensor
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Number of images."""
         return len(self.penalty)
 
