@@ -67,7 +67,8 @@ def _moved(func: Callable[..., Tensor], args: Any, kwargs: dict[str, Any]) -> Te
     options = [*rest, *kwargs.values()]
     devices = [d for d in options if isinstance(d, torch.device | str)]
     there = devices[0] == FAR if devices else is_far(x) and func.__name__ != "cpu"
-    out = x.to(*(d for d in options if isinstance(d, torch.dtype))) if any(isinstance(d, torch.dtype) for d in options) else x
+    dtypes = [d for d in options if isinstance(d, torch.dtype)]
+    out = x.to(*dtypes) if dtypes else x
     if there == is_far(x):
         return far(out) if there else out
     out = out.clone() if out is x else out
@@ -103,13 +104,13 @@ FAR_KERNELS = SimpleNamespace(**{name: _far_kernel(getattr(cpu, name)) for name 
 class FarUpload:
     """What `transfer.Upload` does, without streams."""
 
-    def __init__(self, target: Tensor) -> None:
+    def __init__(self, target: Any) -> None:
         self.target = target
 
     def put(self, rows: Tensor, values: Tensor) -> None:
-        self.target[rows] = values.to(self.target.device)
+        self.target[rows] = values.to(getattr(self.target, "device", "cpu"))
 
-    def finish(self) -> Tensor:
+    def finish(self) -> Any:
         return self.target
 
 

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from far_device import FAR, FAR_KERNELS, FarUpload, far_device
 
 from cryospin import device as choosing
-from cryospin import particles, settings
+from cryospin import packing, preparation, settings
 from cryospin.device import Choice, choose
 from cryospin.errors import InputError
 from cryospin.formats.volume import read_map
@@ -19,6 +18,7 @@ from cryospin.kernels import cpu, dispatch
 from cryospin.pipeline import reconstruct
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
+from far_device import FAR, FAR_KERNELS, FarUpload, far_device
 
 
 @pytest.fixture
@@ -103,25 +103,34 @@ def images(tmp_path_factory, blobs):
     return out
 
 
-@pytest.mark.parametrize("proposals", ["both", "heads"])
-def test_a_run_on_a_device_keeps_everything_there(images, tmp_path, monkeypatch, proposals):
+@pytest.mark.parametrize(
+    ("proposals", "room", "memory", "where"),
+    [
+        ("both", True, None, "on the device"),
+        ("grid", False, None, "in memory, since the device does not hold them"),
+        ("heads", False, 0.1, "on disk, since memory does not hold them"),
+    ],
+    ids=["resident", "in memory", "on disk"],
+)
+def test_a_run_on_a_device_keeps_everything_there(images, tmp_path, monkeypatch, proposals, room, memory, where):
     # The same steps on a device that is told from the CPU only by refusing to mix with it, and the same result.
     monkeypatch.setattr(dispatch, "kernels_for", lambda device: FAR_KERNELS if device.type == "cuda" else cpu)
-    monkeypatch.setattr(particles, "Upload", FarUpload)
+    monkeypatch.setattr(packing, "Upload", FarUpload)
+    monkeypatch.setattr(preparation, "fits_on", lambda device, count, box: room)
     monkeypatch.setattr("cryospin.engine.explore_grid._BATCHES", 2)
     monkeypatch.setattr("cryospin.engine.explore_heads._EPOCHS", 2)
     monkeypatch.setattr("cryospin.engine.explore_heads.HeadExploration.epochs", 2)
     monkeypatch.setattr("cryospin.engine.refine.Refinement.epochs", 2)
     # Without CUDA, PyTorch only says that there is no bfloat16 on it.
     monkeypatch.setattr("cryospin.proposals.heads.torch.autocast", lambda *a, **k: warnings.catch_warnings())
-    star = images / "particles.star"
-    near = reconstruct(Settings(particles=star, out=tmp_path / "near", proposals=proposals, threads=1, device="cpu"))
+    chosen = {"particles": images / "particles.star", "proposals": proposals, "threads": 1, "memory": memory}
+    near = reconstruct(Settings(**chosen, out=tmp_path / "near", device="cpu"))
     monkeypatch.setattr(settings, "choose", lambda name: Choice(FAR, "not really there"))
     with far_device():
-        far = reconstruct(
-            Settings(particles=star, out=tmp_path / "far", proposals=proposals, threads=1, truth_poses=images / "truth.star")
-        )
+        far = reconstruct(Settings(**chosen, out=tmp_path / "far", truth_poses=images / "truth.star"))
     assert far.maps.map.device == CPU
     assert torch.equal(far.maps.map, near.maps.map)
-    assert "computing on cuda:0 (not really there)" in (tmp_path / "far" / "log.txt").read_text()
+    log = (tmp_path / "far" / "log.txt").read_text()
+    assert "computing on cuda:0 (not really there)" in log
+    assert f"are kept {where}\n" in log
     assert torch.equal(read_map(tmp_path / "far" / "map.mrc")[0], read_map(tmp_path / "near" / "map.mrc")[0])

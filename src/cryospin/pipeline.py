@@ -23,7 +23,8 @@ from cryospin.engine.refine import Refinement
 from cryospin.engine.switch import switch_reason
 from cryospin.journal import Journal
 from cryospin.noise import weighted
-from cryospin.particles import Packed, ParticleSet
+from cryospin.packing import Packed, bytes_packed
+from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.preparation import prepare, true_poses
 from cryospin.proposals.grid import GridSearch
@@ -85,6 +86,7 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
         f"working at {problem.box} pixels of {problem.pixel_size:.4g} Å"
     )
     journal.note(f"computing on {problem.device} ({settings.computes_on.reason})")
+    journal.note(f"packed images ({bytes_packed(len(particles), problem.box) / 2**30:.1f} GiB) are kept {packed.where}")
     contrast = "dark, inverted" if packed.inverted else "white"
     journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))
     journal.note(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Upload:
-    """Fills rows of a tensor from chunks on the CPU.
+    """Fills rows of a tensor, or of what stands in for one, from chunks on the CPU.
 
     On CUDA a chunk is copied to pinned memory and from there, on a stream of its own, to the device; `put` returns as
     soon as that is under way. PyTorch keeps the pinned memory until the copy is done.
@@ -15,7 +15,8 @@ class Upload:
 
     def __init__(self, target: Tensor) -> None:
         self.target = target
-        self.stream = torch.cuda.Stream(target.device) if target.is_cuda else None
+        on_cuda = isinstance(target, Tensor) and target.is_cuda
+        self.stream = torch.cuda.Stream(target.device) if on_cuda else None
         if self.stream is not None:
             # The target's memory may have served work that is still going on.
             self.stream.wait_stream(torch.cuda.current_stream(target.device))

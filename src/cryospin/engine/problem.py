@@ -52,7 +52,7 @@ class Problem:
             observations=observations,
             pixel_size=pixel_size,
             mask_diameter=mask_diameter,
-            group=group.to(observations.images.device),
+            group=group.to(observations.device),
             last_shell=min(last_shell, observations.disc.radius),
             total=spectra.total,
             noise=spectra.noise,
@@ -65,8 +65,8 @@ class Problem:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are, and so everything that is computed from them."""
-        return self.observations.images.device
+        """Where everything is computed."""
+        return self.observations.device
 
     @property
     def box(self) -> int:
