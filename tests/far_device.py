@@ -56,7 +56,7 @@ class _FarMode(TorchFunctionMode):
             among = torch.device(asked).type == "cuda"
             kwargs["device"] = "cpu"
         out = func(*args, **kwargs)
-        if name == "__set__":
+        if name == "__set__" and func.__self__ is Tensor.data:
             args[0]._far = is_far(args[1])
         return tree_map(far, out) if among else out
 

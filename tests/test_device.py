@@ -99,10 +99,11 @@ def test_tensors_on_two_devices_do_not_mix():
 def images(tmp_path_factory, blobs):
     """A few bright images."""
     out = tmp_path_factory.mktemp("images")
-    simulate(blobs.density(24), 8.0, 260, out, ImagingConditions(snr=1.0, shift_sd=0.5), seed=3)
+    simulate(blobs.density(24), 8.0, 120, out, ImagingConditions(snr=1.0, shift_sd=0.5), seed=3)
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("proposals", "room", "memory", "where"),
     [
