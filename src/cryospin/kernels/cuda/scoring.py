@@ -119,15 +119,12 @@ def tensor_cores() -> Iterator[None]:
 
     What the rounding does to a log-posterior is in docs/gpu.md.
     """
-    matmul = torch.backends.cuda.matmul
-    # PyTorch 2.9 renamed the switch and warns of the old one.
-    name, wanted = ("fp32_precision", "tf32") if hasattr(matmul, "fp32_precision") else ("allow_tf32", True)
-    before = getattr(matmul, name)
-    setattr(matmul, name, wanted)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
-        setattr(matmul, name, before)
+        torch.set_float32_matmul_precision(before)
 
 
 @triton.jit
