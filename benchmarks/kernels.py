@@ -1,10 +1,12 @@
 """Nanoseconds per coefficient of each CPU kernel beside what the machine's memory and arithmetic allow.
 
 python benchmarks/kernels.py
+python benchmarks/kernels.py --device cuda    # the GPU kernels, against the bandwidth of copying (kernels_cuda.py)
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 
@@ -108,4 +110,11 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:n")
+    if (device := parser.parse_args().device) == "cpu":
+        main()
+    else:
+        import kernels_cuda
+
+        kernels_cuda.main(device, problem)

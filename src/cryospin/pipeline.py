@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 
 import torch
-from torch import Tensor
 
 from cryospin.engine.candidates import GridProposer, HeadProposer, Proposer, search
 from cryospin.engine.compete import Competition, Standing
@@ -86,9 +85,8 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
         f"{len(particles)} particles of {particles.box} x {particles.box} pixels, {particles.pixel_size:g} Å each; "
         f"working at {problem.box} pixels of {problem.pixel_size:.4g} Å"
     )
-    count, box = len(particles), problem.box
-    where = "in memory" if isinstance(problem.observations.images, Tensor) else "on disk, since memory does not hold them"
-    journal.note(f"packed images ({bytes_packed(count, box) / 2**30:.1f} GiB) are kept {where}")
+    journal.note(f"computing on {problem.device} ({settings.computes_on.reason})")
+    journal.note(f"packed images ({bytes_packed(len(particles), problem.box) / 2**30:.1f} GiB) are kept {packed.where}")
     contrast = "dark, inverted" if packed.inverted else "white"
     journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))
     journal.note(
@@ -139,7 +137,7 @@ def _one_start(problem: Problem, settings: Settings, seed: int, journal: Journal
     """Explore from nothing and hold the first round of the competition; also its mean misfit, nats."""
     generator = torch.Generator().manual_seed(seed + 1)
     search = GridSearch(problem.shift_sd, problem.shift_limit, generator)
-    heads = HeadProposals(seed + 2)
+    heads = HeadProposals(seed + 2, device=problem.device)
     exploration: GridExploration | HeadExploration
     if settings.explores_with == "heads":
         guesser = HeadProposer(heads, search, random_views=_RANDOM_VIEWS)
@@ -174,7 +172,7 @@ def _assign_everyone(problem: Problem, standing: Standing, proposers: list[Propo
     assert standing.modes is not None, "a competition leaves modes"
     kept = standing.modes
     kept = kept.with_poses(kept.poses._replace(image=standing.images[kept.poses.image]), kept.misfit)
-    absent = torch.ones(len(problem), dtype=torch.bool)
+    absent = torch.ones(len(problem), dtype=torch.bool, device=problem.device)
     absent[standing.images] = False
     if not absent.any():
         return kept
@@ -192,7 +190,7 @@ def _refine(
     """Stage 2: half-sets, each against its own volume, until nothing moves."""
     modes = _assign_everyone(problem, standing, proposers)
     density, poses = recentre(standing.density, modes.poses, problem)
-    half = torch.randperm(len(problem), generator=torch.Generator().manual_seed(settings.seed + 3)) % 2
+    half = problem.order(torch.Generator().manual_seed(settings.seed + 3)) % 2
     sets = HalfSets(problem, half, standing.noise, density)
     modes = modes.with_poses(poses, modes.misfit)
     refinement = Refinement(sets, modes, min(_LAST_SHELL, problem.last_shell), proposers)

@@ -21,6 +21,7 @@ from cryospin.evaluation.alignment import mirror
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
+from cryospin.fourier import CPU
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes
@@ -56,8 +57,9 @@ class Result:
     def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
         """Reconstruct the final maps from a refinement's poses."""
         problem = refinement.problem
-        ranked, rank = refinement.modes.ranked()
-        heads = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
+        ranked, rank = refinement.modes.to(CPU).ranked()
+        encoders = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
+        heads = [{name: weight.cpu() for name, weight in encoder.items()} for encoder in encoders]
         resolved = {
             "box": problem.box,
             "pixel_size_A": problem.pixel_size,
@@ -68,11 +70,11 @@ class Result:
         return cls(
             particles=particles,
             config=settings.table() | resolved,
-            maps=final_maps(refinement.sets, refinement.modes),
+            maps=final_maps(refinement.sets, refinement.modes).cpu(),
             poses=ranked.best(),
             competing=ranked,
             confidence=ranked.responsibilities()[rank == 0],
-            half=refinement.sets.half,
+            half=refinement.sets.half.cpu(),
             centre=packed.centre,
             encoder=heads[0] if heads else {},
         )
