@@ -32,6 +32,7 @@ COLUMNS = (
     ("GiB", "{memory_GiB:.1f}"),
     *QUALITY_COLUMNS,
 )
+NOTHING = dict.fromkeys(("rotation", "within_10", "shift_px", "fsc_0_5", "true_poses", "ratio"), float("nan"))
 
 
 def main() -> None:
@@ -73,10 +74,11 @@ def one_program(program: str, a: argparse.Namespace, results: list[dict]) -> dic
     peer.install(environment)
     cost = peer.run(a.data, work, environment, a.limit, a.threads)
     stage = peer.collect(a.data, work, environment, found)
-    ending = "finished" if cost.finished else f"stopped after {cost.seconds:.0f} s, {stage}"
+    ending = "finished" if cost.finished else f"stopped after {cost.seconds:.0f} s, {stage or 'nothing found yet'}"
     # The best that any poses could give is that of cryospin's own run, which comes first.
     ceiling = next((r["true_poses"] for r in results if r["program"] == "cryospin"), float("nan"))
-    return described(peer.NAME, ending, cost, quality(evaluate(found, a.data, a.symmetry, ceiling=False), ceiling))
+    figures = quality(evaluate(found, a.data, a.symmetry, ceiling=False), ceiling) if stage else NOTHING
+    return described(peer.NAME, ending, cost, figures)
 
 
 def described(name: str, ending: str, cost: Cost, found: dict) -> dict:

@@ -47,11 +47,11 @@ def run(data: Path, work: Path, environment: Path, limit: float, threads: int) -
     return cost.then(measured(abinit, limit=limit - cost.seconds, where=work, environment=threading))
 
 
-def collect(data: Path, work: Path, environment: Path, out: Path) -> str:
-    """Write map and poses of the last epoch; returns which it is."""
+def collect(data: Path, work: Path, environment: Path, out: Path) -> str | None:
+    """Write map and poses of the last epoch; returns which it is, or None where none with a pose search is done."""
     epochs = [int(p.suffixes[0][1:]) for p in (work / "run").glob("weights.*.pkl")]
     if not any(epochs):
-        raise SystemExit(f"cryoDRGN finished no epoch in {work}")
+        return None
     last = max(epochs)
     export = [environment.resolve() / "bin" / "python", Path(__file__).with_name("export_cryodrgn.py").resolve()]
     measured([*export, data.resolve() / "particles.mrcs", f"run/pose.{last}.pkl", "ctf.pkl", "poses.star"], where=work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,6 +36,8 @@ REFINEMENT = (
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 """Open MPI refuses to run as root, which is what one is in a container."""
 
+_CONVERGED = 10**6
+
 
 def install(environment: Path) -> None:
     """From the distribution's packages, unless it is there; they have no environment of their own."""
@@ -54,30 +57,26 @@ def run(data: Path, work: Path, environment: Path, limit: float, threads: int) -
     cost = cost.then(measured(initial, limit=limit - cost.seconds, where=work))
     if not cost.finished:
         return cost
-    poses, maps, _ = _last_written(work)
+    last = _last_written(work)
+    assert last is not None, "RELION writes its last iteration"
+    poses, maps, _ = last
     refinement = REFINEMENT.format(diameter=diameter, ranks=threads + 1, poses=poses, map=maps[0]).split()
     return cost.then(measured(refinement, limit=limit - cost.seconds, where=work, environment=AS_ROOT))
 
 
-def collect(data: Path, work: Path, environment: Path, out: Path) -> str:
-    """Write map and poses of the last iteration; returns which it is."""
-    poses, maps, stage = _last_written(work)
+def collect(data: Path, work: Path, environment: Path, out: Path) -> str | None:
+    """Write map and poses of the last iteration; returns which it is, or None where there is none yet."""
+    if (last := _last_written(work)) is None:
+        return None
+    poses, maps, stage = last
     write_result(poses, maps, data / "particles.star", out)
     return stage
 
 
 def _normalised(data: Path, work: Path, radius: int) -> Cost:
     """Write normed.star and its images, with noise of mean 0 and deviation 1 outside the particle."""
-    operation = [
-        "--operate_on",
-        data.resolve() / "particles.mrcs",
-        "--norm",
-        "--bg_radius",
-        radius,
-        "--operate_out",
-        "normed",
-    ]
-    cost = measured(["relion_preprocess", *operation], where=work)
+    files = ["--operate_on", data.resolve() / "particles.mrcs", "--operate_out", "normed"]
+    cost = measured(["relion_preprocess", *files, "--norm", "--bg_radius", radius], where=work)
     star = parse_star(data / "particles.star")
     block = star.block("particles")
     assert block is not None, "a simulated table has a particles block"
@@ -86,16 +85,21 @@ def _normalised(data: Path, work: Path, radius: int) -> Cost:
     return cost
 
 
-def _last_written(work: Path) -> tuple[Path, list[Path], str]:
+def _last_written(work: Path) -> tuple[Path, list[Path], str] | None:
     """Table and maps (one, or two halves) of the last iteration that was written whole, and what it is called."""
     for folder, stage in (("refined", "refinement"), ("initial", "initial model")):
-        # RELION writes the table after the maps. A refinement that converged is written once more without a number.
-        for table in sorted((work / folder).glob("run*_data.star"), reverse=True):
-            start = table.name.removesuffix("data.star")
-            maps = sorted((work / folder).glob(f"{start}class001.mrc")) or sorted(
-                (work / folder).glob(f"{start}half?_class001.mrc")
-            )
-            if maps and "_it000_" not in start:
-                number = start.partition("_it")[2].rstrip("_")
-                return table.resolve(), [m.resolve() for m in maps], f"{stage}, iteration {int(number)}" if number else stage
-    raise SystemExit(f"RELION wrote no iteration in {work}")
+        tables = {_iteration(path): path.resolve() for path in (work / folder).glob("run*_data.star")}
+        for iteration in sorted(tables, reverse=True):
+            start = tables[iteration].with_name(tables[iteration].name.removesuffix("data.star"))
+            whole = [start.with_name(start.name + "class001.mrc")]
+            halves = [start.with_name(f"{start.name}half{i}_class001.mrc") for i in (1, 2)]
+            for maps in (whole, halves):
+                if iteration > 0 and all(path.exists() for path in maps):
+                    return tables[iteration], maps, stage + (f", iteration {iteration}" if iteration < _CONVERGED else "")
+    return None
+
+
+def _iteration(table: Path) -> int:
+    """Number of the iteration that `run_itNNN_data.star` is of; `run_data.star` is written at the end."""
+    number = re.search(r"_it(\d+)_", table.name)
+    return int(number[1]) if number else _CONVERGED
