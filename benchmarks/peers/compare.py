@@ -13,8 +13,10 @@ A program that is not done after --limit seconds is stopped and judged by the la
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -64,21 +66,30 @@ def parse() -> argparse.Namespace:
 
 def one_program(program: str, a: argparse.Namespace, results: list[dict]) -> dict:
     """Run a program and compare what it found with the truth."""
-    work = a.out / program
-    # What is left of a run that was interrupted.
-    shutil.rmtree(work, ignore_errors=True)
+    work, found = a.out / program, a.out / f"{program}-result"
     if program == "cryospin":
-        cost = reconstruct(a.data, work, ["--threads", a.threads])
+        cost = run_once(work, lambda: reconstruct(a.data, work, ["--threads", a.threads]))
         return described("cryospin", "finished", cost, quality(evaluate(work, a.data, a.symmetry)))
-    peer, environment, found = PEERS[program], a.environments.resolve() / program, a.out / f"{program}-result"
+    peer, environment = PEERS[program], a.environments.resolve() / program
     peer.install(environment)
-    cost = peer.run(a.data, work, environment, a.limit, a.threads)
+    cost = run_once(work, lambda: peer.run(a.data, work, environment, a.limit, a.threads))
     stage = peer.collect(a.data, work, environment, found)
     ending = "finished" if cost.finished else f"stopped after {cost.seconds:.0f} s, {stage or 'nothing found yet'}"
     # The best that any poses could give is that of cryospin's own run, which comes first.
     ceiling = next((r["true_poses"] for r in results if r["program"] == "cryospin"), float("nan"))
     figures = quality(evaluate(found, a.data, a.symmetry, ceiling=False), ceiling) if stage else NOTHING
     return described(peer.NAME, ending, cost, figures)
+
+
+def run_once(work: Path, run: Callable[[], Cost]) -> Cost:
+    """The cost of a run that ended, from its folder, or else of a new one; what an interrupted one left is removed."""
+    record = work / "cost.json"
+    if record.exists():
+        return Cost(**json.loads(record.read_text()))
+    shutil.rmtree(work, ignore_errors=True)
+    cost = run()
+    record.write_text(json.dumps(asdict(cost)))
+    return cost
 
 
 def described(name: str, ending: str, cost: Cost, found: dict) -> dict:

@@ -53,7 +53,8 @@ def collect(data: Path, work: Path, environment: Path, out: Path) -> str | None:
     if not any(epochs):
         return None
     last = max(epochs)
-    export = [environment.resolve() / "bin" / "python", Path(__file__).with_name("export_cryodrgn.py").resolve()]
+    # -P: this folder, which holds a module of the same name as the package, is not where to import from.
+    export = [environment.resolve() / "bin" / "python", "-P", Path(__file__).with_name("export_cryodrgn.py").resolve()]
     measured([*export, data.resolve() / "particles.mrcs", f"run/pose.{last}.pkl", "ctf.pkl", "poses.star"], where=work)
     write_result(work / "poses.star", [work / "run" / f"reconstruct.{last}.mrc"], data / "particles.star", out)
     return f"epoch {last}"
