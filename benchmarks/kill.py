@@ -48,12 +48,9 @@ def kill(folder: Path, arguments: argparse.Namespace) -> list[dict]:
     size = ("--n", arguments.n, "--box", arguments.box, "--pixel-size", 8, "--snr", 0.3, "--shift-sd", 1)
     cryospin("simulate", "--out", data, "--seed", 3, *size).wait()
     options = ("--threads", 1, "--proposals", arguments.proposals)
-    seconds = 0.0
-    for _ in range(2):  # The first compiles the kernels.
-        begin(data, whole, options, anew=True).wait()
-        seconds = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])["seconds"]
+    begin(data, folder / "first", options).wait()  # Compiles the kernels.
     started = time.monotonic()
-    begin(data, whole, options, anew=True).wait()
+    begin(data, whole, options).wait()
     seconds, chance, trials = time.monotonic() - started, random.Random(arguments.seed), []
     for number in range(arguments.kills):
         run = folder / f"killed{number}"
@@ -71,10 +68,8 @@ def kill(folder: Path, arguments: argparse.Namespace) -> list[dict]:
     return trials
 
 
-def begin(data: Path, run: Path, options: tuple, *, anew: bool = False) -> subprocess.Popen:
+def begin(data: Path, run: Path, options: tuple) -> subprocess.Popen:
     """Start a run."""
-    if anew and run.exists():
-        subprocess.run(["rm", "-r", run], check=True)
     return cryospin("reconstruct", data / "particles.star", "--out", run, *options)
 
 

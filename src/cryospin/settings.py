@@ -106,5 +106,5 @@ class Settings:
     def table(self) -> dict[str, Any]:
         """The settings as plain values for a configuration file; what was left open is not in it, and paths are absolute."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain = {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
-        return plain | {"proposals": self.explores_with, "threads": self.cores}
+        values |= {"proposals": self.explores_with, "threads": self.cores}
+        return {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
