@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cryospin.checkpoints import Checkpoint, Checkpoints
 from cryospin.engine.problem import Problem
@@ -20,7 +21,8 @@ from cryospin.engine.record import Listener, Silence
 from cryospin.errors import InputError
 from cryospin.journal import Journal
 from cryospin.origin import Origin
-from cryospin.particles import Packed, ParticleSet
+from cryospin.packing import Packed, bytes_packed
+from cryospin.particles import ParticleSet
 from cryospin.preparation import prepare, true_poses
 from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
@@ -122,6 +124,9 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
         f"{len(particles)} particles of {particles.box} x {particles.box} pixels, {particles.pixel_size:g} Å each; "
         f"working at {problem.box} pixels of {problem.pixel_size:.4g} Å"
     )
+    count, box = len(particles), problem.box
+    where = "in memory" if isinstance(problem.observations.images, Tensor) else "on disk, since memory does not hold them"
+    journal.note(f"packed images ({bytes_packed(count, box) / 2**30:.1f} GiB) are kept {where}")
     contrast = "dark, inverted" if packed.inverted else "white"
     journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))
     journal.note(
