@@ -13,7 +13,9 @@ from cryospin.formats.plausibility import FEWEST
 from cryospin.formats.star import read_poses
 from cryospin.formats.table import GivenPoses
 from cryospin.geometry.symmetry import point_group
-from cryospin.particles import Packed, ParticleSet
+from cryospin.memory import fits_in_memory, fits_on
+from cryospin.packing import Packed
+from cryospin.particles import ParticleSet
 from cryospin.settings import Settings
 
 MASK_DIAMETER = 0.84
@@ -37,7 +39,17 @@ def prepare(
             remedy=f"Give at least {FEWEST}, better some thousands",
         )
     box = particles.working_box(settings.box)
-    packed = particles.pack(box, invert=settings.invert, recentre=settings.recentre, progress=reading(len(particles)))
+    device = settings.computes_on.device
+    resident = device.type != "cpu" and fits_on(device, len(particles), box)
+    packed = particles.pack(
+        box,
+        invert=settings.invert,
+        recentre=settings.recentre,
+        folder=None if resident or fits_in_memory(len(particles), box, settings.memory) else _existing(settings.out),
+        progress=reading(len(particles)),
+        device=device,
+        resident=resident,
+    )
     side, radius = particles.size_angstrom, packed.observations.disc.radius
     problem = Problem.pose(
         packed.observations,
@@ -49,12 +61,18 @@ def prepare(
     return particles, packed, problem
 
 
+def _existing(folder: Path) -> Path:
+    """The folder, or what of the way to it is there already."""
+    return next(f for f in (folder.absolute(), *folder.absolute().parents) if f.is_dir())
+
+
 def true_poses(settings: Settings, particles: ParticleSet, packed: Packed) -> tuple[Tensor, Tensor] | None:
     """True rotations and shifts of the packed images, in pixels of the run's box, row by row."""
     if settings.truth_poses is None:
         return None
     given = poses_of(particles, read_poses(settings.truth_poses), settings.truth_poses)
-    return given.rotation, (given.shift - packed.centre) / packed.pixel_size
+    device = packed.observations.device
+    return given.rotation.to(device), ((given.shift - packed.centre) / packed.pixel_size).to(device)
 
 
 def poses_of(particles: ParticleSet, given: GivenPoses, where: Path) -> GivenPoses:

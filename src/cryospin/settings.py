@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from cryospin.device import Choice, choose
 from cryospin.engine.learning import Learning
 from cryospin.errors import InputError
 from cryospin.geometry.symmetry import point_group
@@ -32,8 +34,9 @@ class Settings:
     max_resolution: Å; no frequency beyond it is used
     symmetry: point group imposed, main axis along z
     invert: whether protein is dark in the images; None to look
-    device: `auto`, `cpu`
+    device: `auto`, `cpu`, `cuda` or `cuda:n`
     threads: cores to use; None for all
+    memory: GiB the run may take; packed images that do not fit are kept on disk. None for most of what is free
     seed: of every random choice
     datadir: folder to look for stacks in
     ctf: for bare image stacks, the table with their CTF; for a `.cs`, its passthrough file
@@ -56,6 +59,7 @@ class Settings:
     invert: bool | None = None
     device: str = "auto"
     threads: int | None = None
+    memory: float | None = None
     seed: int = 0
     datadir: Path | None = None
     ctf: Path | None = None
@@ -81,14 +85,15 @@ class Settings:
             raise InputError(f"{name} is for --preset {' and '.join(LEARNED)}", remedy="Drop it, or choose one of these")
         if self.proposals is not None and self.proposals not in PROPOSALS:
             raise InputError(f"--proposals {self.proposals} is not known", remedy=f"Choose from {', '.join(PROPOSALS)}")
-        if self.device not in ("auto", "cpu"):
-            raise InputError(f"--device {self.device} is not supported yet", remedy="Give auto or cpu")
+        choose(self.device)
         for name in ("mask_diameter", "max_resolution"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"--{name.replace('_', '-')} {value:g} is not a positive number of Å")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads {self.threads} is not a number of cores", remedy="Give 1 or more")
+        if self.memory is not None and not self.memory > 0:
+            raise InputError(f"--memory {self.memory:g} is not a number of GiB", remedy="Give more than 0")
         if self.first is not None and self.first < 1:
             raise InputError(f"--first {self.first} is not a number of particles", remedy="Give 1 or more")
         point_group(self.symmetry)
@@ -122,15 +127,24 @@ class Settings:
         return self.proposals or PRESETS[self.preset]
 
     @property
+    def computes_on(self) -> Choice:
+        """The device the run uses, and why."""
+        return choose(self.device)
+
+    @property
     def cores(self) -> int:
         """Threads the run uses."""
         return self.threads or len(os.sched_getaffinity(0))
 
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Self:
+        """The settings that `table` wrote; what else it holds is left alone."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in table.items() if name in known})
+
     def table(self) -> dict[str, Any]:
-        """The settings as plain values for a configuration file; what was left open is not in it."""
+        """The settings as plain values for a configuration file; what was left open is not in it, and paths are absolute."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
-        if self.learns:
-            return plain | {"options": self.learning.table(), "threads": self.cores}
-        plain.pop("options")
-        return plain | {"proposals": self.explores_with, "threads": self.cores}
+        own = {"options": self.learning.table()} if self.learns else {"proposals": self.explores_with, "options": None}
+        values |= own | {"threads": self.cores}
+        return {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in values.items() if v is not None}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 
 import pytest
 import starfile
 import torch
 
+from cryospin import checkpoints
 from cryospin.cli import main
+from cryospin.engine.record import Silence
 from cryospin.engine.trace import Trace
 from cryospin.evaluation.evaluate import evaluate
 from cryospin.formats.volume import read_map
-from cryospin.pipeline import reconstruct
+from cryospin.pipeline import reconstruct, resume
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, density_from_source, simulate
 
@@ -80,6 +83,45 @@ def test_the_seed_decides_everything(data, tmp_path):
     a, b, c = (read_map(tmp_path / name / "map.mrc")[0] for name in "abc")
     assert torch.equal(a, b)
     assert not torch.allclose(a, c)
+
+
+class Stopped(BaseException):
+    """Ends a run at once."""
+
+
+class Stopper(Silence):
+    """Ends a run as soon as an epoch is done and told."""
+
+    def __init__(self, epoch):
+        self.left = epoch
+
+    def epoch(self, record):
+        self.left -= 1
+        if not self.left:
+            raise Stopped
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_a_stopped_run_ends_as_one_that_was_not(data, tmp_path, monkeypatch, epoch):
+    monkeypatch.setattr("cryospin.report.write_figures", lambda run: [])
+    monkeypatch.setattr(checkpoints, "SHARE", float("inf"))
+    numbers = TINY | {"decoding_epochs": 3, "heads": 2, "batch": 40}
+    one = Settings(particles=data / "particles.star", out=tmp_path / "whole", preset="paper", threads=1, options=numbers)
+    reconstruct(one)
+    with pytest.raises(Stopped):
+        reconstruct(replace(one, out=tmp_path / "stopped"), Stopper(epoch))
+    assert resume(tmp_path / "stopped")
+    for name in ("map.mrc", "map_from_poses.mrc"):
+        maps = [read_map(tmp_path / run / name)[0] for run in ("whole", "stopped")]
+        assert torch.equal(*maps)
+    records = [
+        [{**json.loads(line), "seconds": 0} for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("whole", "stopped")
+    ]
+    assert records[0] == records[1]
+    traces = [Trace.load(tmp_path / run / "checkpoints/trace.safetensors").best() for run in ("whole", "stopped")]
+    assert len(traces[0]) == len(traces[1]) == 5
+    assert all(torch.equal(a, b) for a, b in zip(*traces, strict=True))
 
 
 def test_a_user_changes_numbers_on_the_command_line(data, tmp_path, capsys, monkeypatch):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cryospin.cli.failing import resumable
 from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
 from cryospin.cli.listening import RunListener
 from cryospin.cli.progress import progress
@@ -108,8 +109,22 @@ def reconstruct(
             rich_help_panel=_METHOD,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu", help="What to compute on.", rich_help_panel=_MACHINE)] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|cpu|cuda|cuda:N",
+            help="What to compute on; auto takes a GPU where there is one.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(help="Cores to use; all by default.", rich_help_panel=_MACHINE)] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            help="GiB to get along with; images that do not fit are kept on disk. By default most of what is free.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
 ) -> None:
     """Reconstruct a map from particle images whose poses nobody knows.
 
@@ -130,6 +145,7 @@ def reconstruct(
         invert=invert,
         device=device,
         threads=threads,
+        memory=memory,
         seed=seed,
         datadir=datadir,
         ctf=ctf,
@@ -140,7 +156,7 @@ def reconstruct(
         shifts=_yes_or_no(shifts),
         options=dict(_pair(text) for text in options or ()),
     )
-    with RunListener(progress) as listener:
+    with resumable(out), RunListener(progress) as listener:
         pipeline.reconstruct(settings, listener)
 
 

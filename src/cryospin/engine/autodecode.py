@@ -17,6 +17,7 @@ from cryospin.engine.trace import Trace
 from cryospin.geometry.rotations import distance_deg
 from cryospin.kernels.types import Poses
 from cryospin.poses.adam import PoseTable
+from cryospin.state import State, optimiser_state, restore_optimiser
 
 
 class AutoDecoding:
@@ -40,7 +41,7 @@ class AutoDecoding:
         self.problem, self.volume, self.options, self.generator, self.trace = problem, volume, options, generator, trace
         self.observations = problem.observations.up_to(problem.last_shell)
         self.loss = FourierLoss(options.loss, self.observations.disc)
-        self.epochs = options.decoding_epochs
+        self.epochs, self.done = options.decoding_epochs, 0
         shift_rate = 0.0 if options.shifts == "none" else options.shift_rate
         first, second = options.pose_betas
         self.table = PoseTable(poses, options.rotation_rate, shift_rate, (first, second))
@@ -49,13 +50,24 @@ class AutoDecoding:
     @property
     def poses(self) -> Poses:
         """All poses as they stand."""
-        return self.table.poses(torch.arange(len(self.problem)))
+        return self.table.poses(torch.arange(len(self.problem), device=self.problem.device))
+
+    def state(self) -> State:
+        """What an epoch leaves to the next, but for the volume, the trace and the order of the images."""
+        return {"table": self.table.state(), "for_volume": optimiser_state(self.for_volume), "done": self.done}
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        self.table.restore(state["table"])
+        restore_optimiser(self.for_volume, state["for_volume"])
+        self.done = state["done"]
 
     def epoch(self) -> EpochRecord:
         """All images once: steps on a batch's poses, then on the volume."""
         before, total = self.table.rotation.clone(), 0.0
         for rows in batches(self.problem.order(self.generator), self.options.batch):
             total += self._learn(rows) * len(rows)
+        self.done += 1
         self.trace.add_poses(self.table.rotation[self.trace.rows])
         return EpochRecord(
             self.stage,
@@ -66,7 +78,7 @@ class AutoDecoding:
 
     def _learn(self, rows: Tensor) -> float:
         """Pose steps with the volume held, volume steps with the poses held; returns the last mean loss."""
-        some, image = self.observations.take(rows), torch.arange(len(rows))
+        some, image = self.observations.take(rows), torch.arange(len(rows), device=rows.device)
         with torch.no_grad():
             slicer = self.volume.slicer()
 

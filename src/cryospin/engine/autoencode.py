@@ -20,6 +20,7 @@ from cryospin.fourier import unpack
 from cryospin.geometry.rotations import distance_deg
 from cryospin.kernels.types import Observations, Poses
 from cryospin.proposals.pyramid import PyramidEncoder
+from cryospin.state import State, optimiser_state, restore_optimiser
 from cryospin.volume.hartley import Slicer
 
 _CHUNK = 256
@@ -39,6 +40,12 @@ class LearnedVolume(Protocol):
     def parameters(self) -> object:
         """What an optimiser moves."""
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The parameters by name."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> object:
+        """Take the parameters back."""
+
 
 class Guesses(NamedTuple):
     """C candidates for each of n images.
@@ -52,7 +59,7 @@ class Guesses(NamedTuple):
 
     def best(self, rows: Tensor) -> Poses:
         """The candidate of least loss, for images that are numbered `rows`."""
-        which = (torch.arange(len(rows)), self.loss.argmin(1))
+        which = (torch.arange(len(rows), device=rows.device), self.loss.argmin(1))
         return Poses(rows, self.rotation[which], self.shift[which])
 
 
@@ -76,11 +83,35 @@ class AutoEncoding:
         self._limit_frequencies()
         self.for_encoder = torch.optim.Adam(encoder.parameters(), lr=options.encoder_rate)
         self.for_volume = torch.optim.Adam(volume.parameters(), lr=options.volume_rate)  # type: ignore[arg-type]
-        self.shifts = _square_of_shifts(options.shift_limit * problem.box, options.shift_step)
+        self.shifts = _square_of_shifts(options.shift_limit * problem.box, options.shift_step).to(problem.device)
         heads = [f"head {i + 1}" for i in range(options.heads)]
         self.names = heads + ([f"{name}, turned" for name in heads] if options.symmetrised else [])
-        self.trace = Trace.of(len(problem))
+        self.trace = Trace.of(len(problem), problem.device)
         self.last: Poses | None = None
+
+    def state(self) -> State:
+        """What an epoch leaves to the next."""
+        return {
+            "encoder": self.encoder.state_dict(),
+            "volume": self.volume.state_dict(),
+            "for_encoder": optimiser_state(self.for_encoder),
+            "for_volume": optimiser_state(self.for_volume),
+            "generator": self.generator.get_state(),
+            "trace": self.trace.state(),
+            "last": None if self.last is None else self.last._asdict(),
+            "done": self.done,
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        self.encoder.load_state_dict(state["encoder"])
+        self.volume.load_state_dict(state["volume"])
+        restore_optimiser(self.for_encoder, state["for_encoder"])
+        restore_optimiser(self.for_volume, state["for_volume"])
+        self.generator.set_state(state["generator"])
+        self.trace = Trace.restored(state["trace"])
+        self.last = None if state["last"] is None else Poses(**state["last"])
+        self.done = state["done"]
 
     def epoch(self) -> EpochRecord:
         """All images once, in batches."""
@@ -89,7 +120,7 @@ class AutoEncoding:
         self.encoder.train()
         for rows in batches(self.problem.order(self.generator), self.options.batch):
             losses, winner = self._learn(self.observations.take(rows))
-            wins += torch.bincount(winner, minlength=len(self.names))
+            wins += torch.bincount(winner, minlength=len(self.names)).cpu()
             total += float(losses.sum())
         found = self.guess(self.trace.rows)
         self.trace.add_guesses(found.rotation, found.loss)
@@ -128,7 +159,7 @@ class AutoEncoding:
     def _learn(self, some: Observations) -> tuple[Tensor, Tensor]:
         """One step on a batch; returns each image's loss and which candidate won it."""
         rotation, shift = self._candidates(some)
-        slicer, rows = self.volume.slicer(), torch.arange(len(some.images))
+        slicer, rows = self.volume.slicer(), torch.arange(len(some.images), device=self.problem.device)
         with torch.no_grad():
             found = self._judge(slicer, some, rotation, shift)
         winner = found.loss.argmin(1)
@@ -155,7 +186,7 @@ class AutoEncoding:
     def _judge(self, slicer: Slicer, some: Observations, rotation: Tensor, shift: Tensor) -> Guesses:
         """The loss of every candidate, each at its best shift where that is searched for."""
         count = rotation.shape[1]
-        image = torch.arange(len(rotation)).repeat_interleave(count)
+        image = torch.arange(len(rotation), device=rotation.device).repeat_interleave(count)
         slices = slicer(rotation.flatten(0, 1), some.disc)
         shift = shift.flatten(0, 1)
         if self.options.shifts == "search":

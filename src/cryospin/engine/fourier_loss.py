@@ -19,7 +19,7 @@ class FourierLoss:
 
     def __init__(self, kind: str, disc: HalfDisc) -> None:
         self.squared = kind == "l2"
-        weight = torch.ones(len(disc))
+        weight = torch.ones(len(disc), device=disc.shell.device)
         weight[0] = 0.5
         self.weight = weight / weight.sum()
 

@@ -8,10 +8,11 @@ from torch import Tensor
 from cryospin.engine.problem import Problem
 from cryospin.evaluation.fsc import crossing_shell
 from cryospin.fourier import FourierGrid, low_pass, map_to_grid, resample_map
-from cryospin.kernels import cpu as kernels
 from cryospin.kernels.types import Observations
 from cryospin.noise import residual_power, weighted
+from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
+from cryospin.state import State
 from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.halves import HalfMaps, masked_fsc, wiener_filtered
 from cryospin.volume.mask import outline_mask, spherical_mask
@@ -24,8 +25,6 @@ _CONTRAST_PRIOR = 25.0
 
 _CONTRAST = (0.05, 3.0)
 _SETTLING = 4
-_NOISE_IMAGES = 1000
-"""Images of each half that the noise is measured on: more would not change it."""
 
 
 class HalfSets:
@@ -45,15 +44,37 @@ class HalfSets:
         # On more voxels the same transform makes a fainter map, by the square of the ratio of the boxes.
         start = resample_map(density, problem.box) * (density.shape[-1] / problem.box) ** 2
         self.maps = (start, start)
-        self.scale = torch.ones(len(problem))
-        self.shortfall = torch.zeros(len(problem))
-        self.mask = spherical_mask(problem.box, problem.mask_diameter)
-        self.fsc = torch.ones(problem.box // 2, dtype=torch.float64)
+        self.scale = torch.ones(len(problem), device=problem.device)
+        self.shortfall = torch.zeros(len(problem), device=problem.device)
+        self.mask = spherical_mask(problem.box, problem.mask_diameter, device=problem.device)
+        self.fsc = torch.ones(problem.box // 2, dtype=torch.float64, device=problem.device)
+
+    def state(self) -> State:
+        """What a pass leaves to the next."""
+        return {
+            "half": self.half,
+            "noise": self.noise,
+            "maps": self.maps,
+            "scale": self.scale,
+            "shortfall": self.shortfall,
+            "mask": self.mask,
+            "fsc": self.fsc,
+        }
+
+    @classmethod
+    def restored(cls, problem: Problem, state: State) -> HalfSets:
+        """The half-sets whose state this is."""
+        first, second = state["maps"]
+        sets = cls(problem, state["half"], state["noise"], first)
+        sets.maps = (first, second)
+        sets.scale, sets.shortfall = state["scale"], state["shortfall"]
+        sets.mask, sets.fsc = state["mask"], state["fsc"]
+        return sets
 
     @classmethod
     def settled(cls, problem: Problem, half: Tensor, modes: Modes) -> HalfSets:
         """Half maps from given poses, with contrasts, noise and filter in keeping with them."""
-        sets = cls(problem, half, problem.noise, torch.zeros((problem.box,) * 3))
+        sets = cls(problem, half, problem.noise, torch.zeros((problem.box,) * 3, device=problem.device))
         sets.update(modes, problem.last_shell)
         for _ in range(_SETTLING):
             limit = min(problem.last_shell, int(sets.resolved_shell) + 2)
@@ -93,16 +114,15 @@ class HalfSets:
     def measure(self, best: Modes, radius: int) -> None:
         """Contrast of each image against its half's map, then the noise that is left, up to a shell."""
         observations = self.observations(radius)
-        residual = torch.zeros(radius + 1, dtype=torch.float64)
+        residual = torch.zeros(radius + 1, dtype=torch.float64, device=self.problem.device)
         for half in (0, 1):
             volume, grid = self.volume(half, radius)
             poses = best.poses.take(self.members(half, best))
-            fit = kernels.fits(volume, grid, observations, poses)
+            fit = fits_of(volume, grid, observations, poses)
             contrast = (fit.cross + _CONTRAST_PRIOR) / (fit.power + _CONTRAST_PRIOR)
             self.scale[poses.image] = contrast.clamp(*_CONTRAST).float()
             self.shortfall[poses.image] = -fit.contrast_deviation().float()
-            some = poses.take(torch.linspace(0, len(poses.image) - 1, min(len(poses.image), _NOISE_IMAGES)).long())
-            power = residual_power(volume, grid, observations._replace(scale=self.scale), some)
+            power = residual_power(volume, grid, observations._replace(scale=self.scale), poses)
             residual += power * len(poses.image) / len(self.problem)
         self.scale = self.scale / self.scale.mean()
         self.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])

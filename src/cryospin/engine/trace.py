@@ -10,8 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cryospin.formats.whole import whole
+from cryospin.fourier import CPU
+from cryospin.state import State
 
 _IMAGES = 1000
+_FIELDS = ("rows", "guesses", "losses", "poses")
 
 
 @dataclass
@@ -28,18 +31,27 @@ class Trace:
     poses: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def of(cls, count: int) -> Trace:
+    def of(cls, count: int, device: torch.device = CPU) -> Trace:
         """Up to 1,000 of so many images, evenly spread over the table."""
-        return cls(torch.linspace(0, count - 1, min(count, _IMAGES)).long())
+        return cls(torch.linspace(0, count - 1, min(count, _IMAGES)).long().to(device))
+
+    def state(self) -> State:
+        """Everything, by name."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    @classmethod
+    def restored(cls, state: State) -> Trace:
+        """The trace whose state this is."""
+        return cls(**{name: state[name] for name in _FIELDS})
 
     def add_guesses(self, rotation: Tensor, loss: Tensor) -> None:
         """An epoch with an encoder is over."""
-        self.guesses.append(rotation.clone())
-        self.losses.append(loss.clone())
+        self.guesses.append(rotation.cpu().clone())
+        self.losses.append(loss.cpu().clone())
 
     def add_poses(self, rotation: Tensor) -> None:
         """An epoch without one is over."""
-        self.poses.append(rotation.clone())
+        self.poses.append(rotation.cpu().clone())
 
     def best(self) -> list[Tensor]:
         """For each epoch, the rotation each image was taken to have, `(s, 3, 3)`."""
@@ -48,7 +60,7 @@ class Trace:
 
     def save(self, path: Path) -> None:
         """Write everything to one file."""
-        tensors = {"rows": self.rows}
+        tensors = {"rows": self.rows.cpu()}
         for name in ("guesses", "losses", "poses"):
             if parts := getattr(self, name):
                 tensors[name] = torch.stack(parts).contiguous()

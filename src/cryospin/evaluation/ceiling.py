@@ -44,5 +44,6 @@ def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None) -
     shift = ((poses.shift - packed.centre) / problem.pixel_size).float()
     hypotheses = Poses(torch.arange(count), poses.rotation.float(), shift)
     modes = Modes(hypotheses, torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.long))
-    half = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % 2
-    return final_maps(HalfSets.settled(problem, half, modes), modes)
+    modes = modes.to(problem.device)
+    half = problem.order(torch.Generator().manual_seed(0)) % 2
+    return final_maps(HalfSets.settled(problem, half, modes), modes).cpu()

@@ -12,7 +12,7 @@ from cryospin.evaluation.pose_error import pose_errors
 from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import distance_deg, flip_hand
 from cryospin.geometry.so3_grid import rotation_grid, view_directions
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations
 
 _CHUNK = 4608

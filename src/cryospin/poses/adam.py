@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cryospin.fourier import CPU
 from cryospin.geometry.rotations import exponential, turn
 from cryospin.kernels.types import Poses
+from cryospin.state import State
 
 _EPSILON = 1e-8
 
@@ -22,11 +24,19 @@ class RowAdam:
     rate: step size; betas: memory of the two moments
     """
 
-    def __init__(self, rows: int, width: int, rate: float, betas: tuple[float, float]) -> None:
+    def __init__(self, rows: int, width: int, rate: float, betas: tuple[float, float], device: torch.device = CPU) -> None:
         self.rate, self.betas = rate, betas
-        self.mean, self.square = torch.zeros(rows, width), torch.zeros(rows, width)
-        self.touched = torch.zeros(rows, dtype=torch.long)
+        self.mean, self.square = (torch.zeros(rows, width, device=device) for _ in range(2))
+        self.touched = torch.zeros(rows, dtype=torch.long, device=device)
         self.steps = 0
+
+    def state(self) -> State:
+        """What a step leaves to the next."""
+        return {"mean": self.mean, "square": self.square, "touched": self.touched, "steps": self.steps}
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        self.mean, self.square, self.touched, self.steps = (state[n] for n in ("mean", "square", "touched", "steps"))
 
     def step(self, rows: Tensor, gradient: Tensor) -> Tensor:
         """What to add to some rows, `(n, width)`, given their gradient."""
@@ -54,8 +64,19 @@ class PoseTable:
         self, poses: Poses, rotation_rate: float, shift_rate: float, betas: tuple[float, float] = (0.9, 0.9)
     ) -> None:
         self.rotation, self.shift = poses.rotation.clone(), poses.shift.clone()
-        self.turns = RowAdam(len(self.rotation), 3, rotation_rate, betas)
-        self.moves = RowAdam(len(self.shift), 2, shift_rate, betas)
+        self.turns = RowAdam(len(self.rotation), 3, rotation_rate, betas, self.rotation.device)
+        self.moves = RowAdam(len(self.shift), 2, shift_rate, betas, self.shift.device)
+
+    def state(self) -> State:
+        """Poses and what the optimiser remembers."""
+        adam = {"turns": self.turns.state(), "moves": self.moves.state()}
+        return {"rotation": self.rotation, "shift": self.shift} | adam
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        self.rotation, self.shift = state["rotation"], state["shift"]
+        self.turns.restore(state["turns"])
+        self.moves.restore(state["moves"])
 
     def poses(self, rows: Tensor) -> Poses:
         """Poses of some images, numbered as `rows`."""
@@ -67,7 +88,7 @@ class PoseTable:
         loss: of rotations `(n, 3, 3)` and shifts `(n, 2)`, one number
         """
         start, shift = self.rotation[rows], self.shift[rows]
-        tangent = torch.zeros(len(rows), 3)
+        tangent = torch.zeros(len(rows), 3, device=start.device)
         for _ in range(steps):
             tangent.requires_grad_()
             shift.requires_grad_(self.moves.rate > 0)

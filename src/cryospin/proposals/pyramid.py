@@ -88,7 +88,7 @@ class PyramidEncoder(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """`(n, D, D)` to rotations `(n, M, 3, 3)` and displacements `(n, M, 2)` in pixels, 0 without heads for them."""
         seen = self.pyramid(images).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half_precision):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half_precision):
             code = self.trunk(seen)
         code = code.float()
         rotation = from_six_numbers(torch.stack([head(code) for head in self.rotations], dim=1))

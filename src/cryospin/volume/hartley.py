@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cryospin.fourier import FourierGrid, HalfDisc, grid_to_map, interpolation_envelope
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 
 Slicer = Callable[[Tensor, HalfDisc], Tensor]
 """Central slices at rotations `(n, 3, 3)` on a half-disc: complex64 `(n, P)`."""
@@ -52,10 +52,11 @@ class HartleyVolume(nn.Module):
     @torch.no_grad()
     def density(self, box: int) -> Tensor:
         """The map, float32 `(box, box, box)`, without frequencies beyond the last shell."""
-        inside = self.grid.nearest_shell() <= self.grid.radius
+        inside = self.grid.nearest_shell(self.mantissa.device) <= self.grid.radius
         values = pair(self.mantissa * self.exponent.exp(), self.grid) * inside
         # What is read between lattice points is their interpolation, whose map is narrowed by the envelope.
-        return grid_to_map(values, self.grid, box) * interpolation_envelope(box, self.grid.padding) ** 2
+        envelope = interpolation_envelope(box, self.grid.padding, values.device)
+        return grid_to_map(values, self.grid, box) * envelope**2
 
 
 def pair(values: Tensor, grid: FourierGrid) -> Tensor:

@@ -55,10 +55,11 @@ class ImplicitVolume(nn.Module):
     def density(self, box: int) -> Tensor:
         """The map, float32 `(box, box, box)`, without frequencies beyond the last shell."""
         grid = FourierGrid(self.radius, padding=1)
-        inside = grid.nearest_shell() <= grid.radius
-        values = torch.zeros(grid.shape, dtype=torch.complex64)
-        values[inside] = torch.cat([self(part) for part in grid.points()[inside].split(_CHUNK)])
-        return grid_to_map(values, grid, box) * interpolation_envelope(box, 1)
+        device = next(self.parameters()).device
+        inside = grid.nearest_shell(device) <= grid.radius
+        values = torch.zeros(grid.shape, dtype=torch.complex64, device=device)
+        values[inside] = torch.cat([self(part) for part in grid.points(device)[inside].split(_CHUNK)])
+        return grid_to_map(values, grid, box) * interpolation_envelope(box, 1, device)
 
 
 class _Sine(nn.Module):
