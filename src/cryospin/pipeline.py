@@ -17,11 +17,13 @@ from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.explore_grid import GridExploration
 from cryospin.engine.explore_heads import HeadExploration
 from cryospin.engine.half_sets import HalfSets
+from cryospin.engine.impose import put_on_axes
 from cryospin.engine.problem import Problem
 from cryospin.engine.recentre import recentre
 from cryospin.engine.record import Listener, Silence
 from cryospin.engine.refine import Refinement
 from cryospin.engine.switch import switch_reason
+from cryospin.evaluation.symmetry import describe, recognise
 from cryospin.journal import Journal
 from cryospin.noise import weighted
 from cryospin.packing import Packed, bytes_packed
@@ -73,8 +75,18 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
     refinement = _refine(problem, settings, standing, proposers, journal)
     result = Result.of(settings, particles, packed, refinement)
     folder.write(result)
+    if settings.looks_for_symmetry:
+        _look_for_symmetry(result, folder, journal)
     journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143), in {settings.out}")
     return result
+
+
+def _look_for_symmetry(result: Result, folder: RunFolder, journal: Journal) -> None:
+    """Say which point groups the map may have."""
+    candidates = recognise(result.maps.map, fsc=result.maps.fsc.masked)
+    folder.symmetry(candidates)
+    for line in candidates.lines():
+        journal.note(line)
 
 
 def _describe(journal: Journal, settings: Settings, particles: ParticleSet, packed: Packed, problem: Problem) -> None:
@@ -165,7 +177,7 @@ def _round(competition: Competition, radius: int, journal: Journal) -> float:
     standing = competition.standing
     assert standing.modes is not None, "a round leaves modes"
     poses = standing.modes.best().poses
-    journal.epoch(record, poses._replace(image=standing.images[poses.image]), competition.problem.group)
+    journal.epoch(record, poses._replace(image=standing.images[poses.image]), competition.problem.early_group)
     return record.loss
 
 
@@ -182,7 +194,7 @@ def _assign_everyone(problem: Problem, standing: Standing, proposers: list[Propo
     some = weighted(problem.observations.up_to(radius), standing.noise)
     volume, grid = problem.masked_volume(standing.density, radius)
     rows = absent.nonzero()[:, 0]
-    found = search(proposers, volume, grid, some, rows, shift_sd=problem.shift_sd, thinning=Thinning.at(radius))
+    found = search(proposers, volume, grid, some, rows, shift_sd=problem.shift_sd, thinning=Thinning.at(radius, group=problem.early_group))
     return Modes.join(kept, found).ranked()[0]
 
 
@@ -192,6 +204,10 @@ def _refine(
     """Stage 2: half-sets, each against its own volume, until nothing moves."""
     modes = _assign_everyone(problem, standing, proposers)
     density, poses = recentre(standing.density, modes.poses, problem)
+    if problem.imposes_later:
+        placed = put_on_axes(density, poses, problem, settings.imposed)
+        density, poses = placed.density, placed.poses
+        journal.note(f"{settings.imposed} is imposed from here on: {describe(placed.found)}")
     half = torch.randperm(len(problem), generator=torch.Generator().manual_seed(settings.seed + 3)) % 2
     sets = HalfSets(problem, half, standing.noise, density)
     modes = modes.with_poses(poses, modes.misfit)

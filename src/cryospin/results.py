@@ -18,10 +18,12 @@ from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
 from cryospin.errors import InputError
 from cryospin.evaluation.alignment import mirror
+from cryospin.evaluation.symmetry import Candidates
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
 from cryospin.packing import Packed
+from cryospin.geometry.symmetry import in_asymmetric_unit
 from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes
 from cryospin.settings import Settings
@@ -57,6 +59,8 @@ class Result:
         """Reconstruct the final maps from a refinement's poses."""
         problem = refinement.problem
         ranked, rank = refinement.modes.ranked()
+        unit = in_asymmetric_unit(ranked.poses.rotation, problem.group)
+        ranked = ranked.with_poses(ranked.poses._replace(rotation=unit), ranked.misfit)
         heads = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
         resolved = {
             "box": problem.box,
@@ -105,6 +109,10 @@ class RunFolder:
     def log(self, seconds: float, text: str) -> None:
         """Add a line to `log.txt`."""
         self._append("log.txt", f"{seconds:8.1f} s  {text}")
+
+    def symmetry(self, candidates: Candidates) -> None:
+        """Write `symmetry.json`, the point groups that the map may have."""
+        self._write_text("symmetry.json", json.dumps(candidates.table(), indent=2) + "\n")
 
     def epoch(self, record: EpochRecord) -> None:
         """Add a line to `metrics.jsonl`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import roma
 import torch
@@ -86,6 +87,34 @@ class Candidates:
         held = [s for s in self.found if s.holds(self.expected)]
         return max(held, key=lambda s: (len(s.group), s.score)) if held else None
 
+    def lines(self) -> list[str]:
+        """What was found, in words."""
+        best = self.best
+        verdict = f"the map has {best.name}; --symmetry {best.name} imposes it" if best else "the map has no symmetry (C1)"
+        return [f"candidate symmetry {describe(s, self.expected)}" for s in self.found] + [verdict]
+
+    def table(self) -> dict[str, Any]:
+        """What was found, as plain values; axes are (x, y, z) in the map, and its centre is in voxels from the box centre."""
+        return {
+            "symmetry": self.best.name if self.best else "C1",
+            "last_shell": self.resolution_shell,
+            "expected_score": self.expected,
+            "candidates": [
+                {
+                    "name": s.name,
+                    "score": s.score,
+                    "score_between": s.between,
+                    "score_random_mean": s.random[0],
+                    "score_random_sd": s.random[1],
+                    "main_axis": s.frame[:, 2].tolist(),
+                    "x_axis": s.frame[:, 0].tolist(),
+                    "centre": s.centre.tolist(),
+                    "holds": s.holds(self.expected),
+                }
+                for s in self.found
+            ],
+        }
+
 
 def recognise(density: Tensor, radius: int | None = None, fsc: Tensor | None = None) -> Candidates:
     """Look for C2 to C12, D2 to D12, T, O and I in a map.
@@ -154,6 +183,19 @@ def self_correlation(density: Tensor, turns: Tensor, centre: Tensor, radius: int
     there = sample(volume, grid, k @ turns.to(k.dtype)).to(torch.complex128) - member @ mean
     cross, power = (here.conj() * there).real @ member, (there.abs() ** 2) @ member
     return cross / (power * ((here.abs() ** 2) @ member)).sqrt().clamp_min(1e-30)
+
+
+def describe(found: Symmetry, expected: float = 1.0) -> str:
+    """A line on a point group's axes in a map."""
+    mean, spread = found.random
+    return (
+        f"{found.name} scores {found.score:.2f} (a true symmetry {expected:.2f}, axes at random {mean:.2f} ± {spread:.2f}), "
+        f"main axis {_vector(found.frame[:, 2])}"
+    )
+
+
+def _vector(axis: Tensor) -> str:
+    return "(" + ", ".join(f"{float(a) + 0.0:.3f}" for a in axis) + ")"
 
 
 def _last_shell(density: Tensor, radius: int | None) -> int:
