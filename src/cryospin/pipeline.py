@@ -194,7 +194,8 @@ def _assign_everyone(problem: Problem, standing: Standing, proposers: list[Propo
     some = weighted(problem.observations.up_to(radius), standing.noise)
     volume, grid = problem.masked_volume(standing.density, radius)
     rows = absent.nonzero()[:, 0]
-    found = search(proposers, volume, grid, some, rows, shift_sd=problem.shift_sd, thinning=Thinning.at(radius, group=problem.early_group))
+    thinning = Thinning.at(radius, group=problem.early_group)
+    found = search(proposers, volume, grid, some, rows, shift_sd=problem.shift_sd, thinning=thinning)
     return Modes.join(kept, found).ranked()[0]
 
 

@@ -22,8 +22,8 @@ from cryospin.evaluation.symmetry import Candidates
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
-from cryospin.packing import Packed
 from cryospin.geometry.symmetry import in_asymmetric_unit
+from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes
 from cryospin.settings import Settings

@@ -51,8 +51,8 @@ def reconstruct(
     symmetry: Annotated[
         str,
         typer.Option(
-            help="Point group imposed, axes as RELION has them: C1, C3, D7, T, O, I, I1 to I4. [bold]auto[/] imposes none and "
-            "says which the map has.",
+            help="Point group imposed, axes as RELION has them: C1, C3, D7, T, O, I, I1 to I4. [bold]auto[/] imposes none "
+            "and says which the map has.",
             rich_help_panel=_PARTICLE,
         ),
     ] = "C1",
@@ -60,7 +60,7 @@ def reconstruct(
         str,
         typer.Option(
             metavar="refinement|start",
-            help="Where the point group is imposed from: once the structure is found, on the axes it then has, or from nothing.",
+            help="When the point group is imposed: once the structure is found, on the axes it has then, or from the start.",
             rich_help_panel=_PARTICLE,
         ),
     ] = "refinement",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from cryospin.engine.problem import Problem
@@ -30,8 +29,8 @@ class OnAxes:
 def put_on_axes(density: Tensor, poses: Poses, problem: Problem, name: str) -> OnAxes:
     """Find a point group's best axes in a map and turn map and particles until they stand as `point_group` has them.
 
-    In the map's frame a point of the particle is `x = Q y + c`, with the standard frame's `y`; so an image at `R x + t` is one
-    at `R Q y + (R c + t)`.
+    In the map's frame a point of the particle is `x = Q y + c`, with the standard frame's `y`; so an image of `R x + t` is
+    one of `R Q y + (R c + t)`.
 
     density: `(d, d, d)`, any `d` of the problem's physical size
     """

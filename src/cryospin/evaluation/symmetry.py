@@ -94,7 +94,7 @@ class Candidates:
         return [f"candidate symmetry {describe(s, self.expected)}" for s in self.found] + [verdict]
 
     def table(self) -> dict[str, Any]:
-        """What was found, as plain values; axes are (x, y, z) in the map, and its centre is in voxels from the box centre."""
+        """What was found, as plain values; axes are (x, y, z) in the map, centres in voxels from the box centre."""
         return {
             "symmetry": self.best.name if self.best else "C1",
             "last_shell": self.resolution_shell,

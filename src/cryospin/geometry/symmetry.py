@@ -37,10 +37,10 @@ _CHUNK = 1 << 18
 def point_group(name: str) -> Tensor:
     """Rotations of a point group, float32 `(order, 3, 3)`; the first is the identity.
 
-    Axes stand as in RELION 3.1: the main one along z; for D groups a 2-fold along x; for O the 4-folds along x, y
-    and z; for T a 3-fold along z and a 2-fold in the plane of y and z; for I (the same as I2) 2-folds along x, y and
-    z and 5-folds in the plane of x and z nearest to z. I1 is I2 turned by 90 degrees about z; I3 and I4 have a 5-fold along z
-    and a 2-fold in the plane of x and z, at negative x or at positive.
+    Axes stand as in RELION 3.1: the main one along z; for D groups a 2-fold along x; for O the 4-folds along x, y and z;
+    for T a 3-fold along z and a 2-fold in the plane of y and z; for I (the same as I2) 2-folds along x, y and z and
+    the 5-folds nearest to z in the plane of x and z. I1 is I2 turned by 90 degrees about z; I3 and I4 have a 5-fold along
+    z and a 2-fold in the plane of x and z, at negative x or at positive.
 
     name: `C1`, `C3`, `D7`, `T`, `O`, `I`, `I1` and so on
     raises: `InputError` for a name that is no rotational point group
@@ -83,9 +83,7 @@ def nearest_mate(rotations: Tensor, targets: Tensor, group: Tensor) -> Tensor:
     if len(group) == 1:
         return rotations
     found = []
-    for some, target in zip(
-        rotations.split(_CHUNK // len(group) + 1), targets.split(_CHUNK // len(group) + 1), strict=True
-    ):
+    for some, target in zip(rotations.split(_CHUNK // len(group) + 1), targets.split(_CHUNK // len(group) + 1), strict=True):
         mates = some[:, None] @ group.to(some.dtype)
         which = chordal_distance_squared(mates, target[:, None]).argmin(1)
         found.append(mates[torch.arange(len(some)), which])
