@@ -32,6 +32,8 @@ FILES = (
     "half1.mrc",
     "half2.mrc",
     "mask.mrc",
+    "map_sharpened.mrc",
+    "local_resolution.mrc",
     "fsc.csv",
     "particles.star",
     "metrics.jsonl",

@@ -16,7 +16,7 @@ from cryospin.engine.candidates import GridProposer, HeadProposer, Proposer, sea
 from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.explore_grid import GridExploration
 from cryospin.engine.explore_heads import HeadExploration
-from cryospin.engine.half_sets import HalfSets
+from cryospin.engine.half_sets import JOINED, HalfSets
 from cryospin.engine.impose import put_on_axes
 from cryospin.engine.problem import Problem
 from cryospin.engine.recentre import recentre
@@ -77,8 +77,18 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
     folder.write(result)
     if settings.looks_for_symmetry:
         _look_for_symmetry(result, folder, journal)
+    journal.note(_sharpness(result))
     journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143), in {settings.out}")
     return result
+
+
+def _sharpness(result: Result) -> str:
+    """How map_sharpened.mrc was made."""
+    _, fit = result.maps.sharpened()
+    if fit is None:
+        return "map_sharpened.mrc is weighted by FSC only: too little lies beyond 10 Å for a B-factor"
+    applied = "undone in map_sharpened.mrc" if fit.b_factor > 0 else "nothing to undo"
+    return f"B-factor {fit.b_factor:.0f} Å² from {fit.from_A:.1f} to {fit.to_A:.1f} Å, {applied}"
 
 
 def _look_for_symmetry(result: Result, folder: RunFolder, journal: Journal) -> None:
@@ -213,7 +223,10 @@ def _refine(
     sets = HalfSets(problem, half, standing.noise, density)
     modes = modes.with_poses(poses, modes.misfit)
     refinement = Refinement(sets, modes, min(_LAST_SHELL, problem.last_shell), proposers)
-    journal.note(f"half-sets start from one map low-passed to {problem.angstrom(refinement.limit):.1f} Å")
+    journal.note(
+        f"half-sets start from one map low-passed to {problem.angstrom(refinement.limit):.1f} Å and share what is coarser "
+        f"than {problem.angstrom(JOINED):.1f} Å throughout"
+    )
     journal.expect(refinement.stage, refinement.epochs)
     while not refinement.finished:
         journal.epoch(refinement.epoch(), refinement.modes.best().poses, problem.group)
