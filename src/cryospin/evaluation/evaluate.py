@@ -14,7 +14,7 @@ from cryospin.errors import InputError
 from cryospin.evaluation.alignment import align_maps, apply_alignment
 from cryospin.evaluation.ceiling import maps_from_poses
 from cryospin.evaluation.fsc import fourier_shell_correlation, resolution
-from cryospin.evaluation.pose_error import pose_errors
+from cryospin.evaluation.pose_error import PoseErrors, pose_errors
 from cryospin.evaluation.symmetry import find_symmetry
 from cryospin.formats.star import read_poses
 from cryospin.formats.table import GivenPoses
@@ -140,12 +140,7 @@ def _compare_poses(figures: dict[str, Any], own: GivenPoses, true: GivenPoses, a
         raise InputError(
             f"has {len(true.rotation)} particles, the run {len(own.rotation)}", where=path, remedy="Give the same particles"
         )
-    group, frame = point_group(axes.name).double(), axes.frame
-    if axes.own:
-        # With `R = R_true Q`, a turn g of the run's frame is `Q g Q^T` in the truth's, mirrored where the hand is the other.
-        back = pose_errors(true.rotation, true.shift, own.rotation, own.shift, group)
-        frame = _MIRROR @ back.turn if back.flipped else back.turn
-    errors = pose_errors(own.rotation, own.shift, true.rotation, true.shift, frame @ group @ frame.T)
+    errors, frame = _errors(own, true, axes)
     figures["rotation_error_deg"] = errors.summary()
     figures["shift_error_A"] = {
         "median": float(errors.shift.median()),
@@ -153,6 +148,25 @@ def _compare_poses(figures: dict[str, Any], own: GivenPoses, true: GivenPoses, a
     }
     figures["hand"] = "flipped" if errors.flipped else "same"
     return frame
+
+
+def _errors(own: GivenPoses, true: GivenPoses, axes: _Axes) -> tuple[PoseErrors, Tensor]:
+    """Pose errors modulo the point group, and how its axes stand in the truth's frame."""
+    group, frame = point_group(axes.name).double(), axes.frame
+    if axes.own:
+        # With `R = R_true Q`, a turn g of the run's frame is `Q g Q^T` in the truth's, mirrored where the hand is the other.
+        back = pose_errors(true.rotation, true.shift, own.rotation, own.shift, group)
+        frame = _MIRROR @ back.turn if back.flipped else back.turn
+    return pose_errors(own.rotation, own.shift, true.rotation, true.shift, frame @ group @ frame.T), frame
+
+
+def errors_of_each(run: Path, truth_poses: Path, truth_map: Path | None = None, symmetry: str = "C1") -> PoseErrors:
+    """The error of each particle of a run, modulo the point group; arguments as for `evaluate`, shifts in Å."""
+    density, pixel_size = read_map(run / "map.mrc")
+    truth = _true_map(truth_map, density, pixel_size) if truth_map else None
+    own = read_poses(run / "particles.star")
+    true = _of_run(run, read_poses(truth_poses), len(own.rotation))
+    return _errors(own, true, _Axes.of(run, symmetry, truth))[0]
 
 
 def _of_run(run: Path, true: GivenPoses, count: int) -> GivenPoses:
