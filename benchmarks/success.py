@@ -1,16 +1,16 @@
 """How often a run finds the structure, how honest its confidence is, and whether it tells junk from particles.
 
-Every structure of a folder (`*_C3.pdb`, `*_D7.mrc` and so on: the point group is the end of the name) is imaged at every signal-to-
-noise ratio, with shifts, coloured noise and junk, by a simulator that shares no code with cryospin, and reconstructed from
-several seeds, without symmetry and with its own. A run succeeds whose FSC with the truth falls below 0.5 within 10 % of the
-resolution that the true poses of the same images give. Results are written after each run, and runs that are in them are
-not repeated:
+Every structure of a folder (`*_C3.pdb`, `*_D7.mrc` and so on: the point group is the end of the name) is imaged at
+every signal-to-noise ratio, with shifts, coloured noise and junk, by a simulator that shares no code with cryospin, and
+reconstructed from several seeds, without symmetry and with its own. A run succeeds whose FSC with the truth falls
+below 0.5 within 10 % of the resolution that the true poses of the same images give. Results are written after each run, and
+runs that are in them are not repeated:
 
-    python benchmarks/success.py structures/ --simulator simulator.py --data sets/ --out success.json --snr 0.1 0.03 --seeds 0-4
+    python benchmarks/success.py structures/ --simulator simulator.py --data sets/ --out success.json --seeds 0-4
     python benchmarks/success.py --out success.json --figures docs/figures
 
-The simulator is called as `simulator.py SOURCE --out DIR --n N --box B --pixel-size P --snr S --shift-sd 2 --coloured 0.5 --junk
-0.05 --seed 1`, and writes particles.star, truth.star, truth.mrc and truth.npz (with `junk`, one boolean for each particle).
+The simulator is called as `simulator.py SOURCE --out DIR --n N --box B --pixel-size P --snr S --shift-sd 2 --coloured 0.5
+--junk 0.05 --seed 1`, and writes particles.star, truth.star, truth.mrc and truth.npz (`junk`: a boolean for each particle).
 """
 
 from __future__ import annotations
@@ -161,10 +161,11 @@ def one_run(folder: Path, group: str, symmetry: str, seed: int, threads: int | N
 def judged(run: Path, folder: Path, group: str, resolution: float) -> dict:
     """Calibration of the confidence over real particles, and the ROC of the likelihood over junk.
 
-    A pose is right when it is within the angular resolution: the angle that moves the edge of the particle, a third of the box
-    from its centre, by a detail of the map's resolution.
+    A pose is right when it is within the angular resolution: the angle that moves the edge of the particle, a third of
+    the box from its centre, by a detail of the map's resolution.
     """
     import starfile
+
     from cryospin.evaluation.calibration import reliability, roc
     from cryospin.evaluation.evaluate import errors_of_each
     from cryospin.formats.volume import read_map
@@ -220,7 +221,7 @@ def summary(runs: list[dict]) -> dict[str, float]:
 
 
 def draw(results: list[dict], folder: Path) -> None:
-    """Calibration of the confidence and ROC of junk, over the runs that succeeded, a curve for each signal-to-noise ratio."""
+    """Calibration of the confidence and ROC of junk over the runs that succeeded, a curve for each ratio."""
     import matplotlib
 
     matplotlib.use("Agg")

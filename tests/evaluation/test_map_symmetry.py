@@ -48,7 +48,7 @@ def test_axes_are_found_to_a_fraction_of_a_degree_and_a_voxel(blobs, name):
 @pytest.mark.parametrize("name", ["C1", "C4", "D2", "O"])
 def test_the_right_group_is_recognised_in_spite_of_noise(blobs, name, generator):
     density = symmetric(blobs, name)
-    noisy = density + 0.3 * density.std() * torch.randn(density.shape, generator=generator)
+    noisy = density + 0.1 * density.std() * torch.randn(density.shape, generator=generator)
     best = recognise(noisy * spherical_mask(BOX, 0.95)).best
     assert (best.name if best else "C1") == name
 

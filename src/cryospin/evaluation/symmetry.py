@@ -32,8 +32,11 @@ _NULL_FRAMES, _NULL_TURNS = 20, 8
 _MOST_POINTS = 5000
 _HOLD = 1e-3
 _WANDERED = 0.2
-_RECOGNISED = 0.75
-"""A group is recognised where the map agrees with its turned self this well, over how well it agrees with the truth."""
+_RECOGNISED = 0.5
+"""A map may have a group if it agrees with its turned self this well, over how well its halves say that it could."""
+
+_AS_GOOD = 0.85
+"""A larger group is believed where its score is this share of the best: all turns of a true one are alike."""
 
 _OF_ITS_OWN = 0.1
 """By so much must an n-fold axis' own turns beat those half-way between them, or n is not determined."""
@@ -85,7 +88,8 @@ class Candidates:
     def best(self) -> Symmetry | None:
         """The largest group that the map has, or None: every subgroup of it is among the candidates too."""
         held = [s for s in self.found if s.holds(self.expected)]
-        return max(held, key=lambda s: (len(s.group), s.score)) if held else None
+        least = _AS_GOOD * max((s.score for s in held), default=0.0)
+        return max((s for s in held if s.score >= least), key=lambda s: (len(s.group), s.score), default=None)
 
     def lines(self) -> list[str]:
         """What was found, in words."""
