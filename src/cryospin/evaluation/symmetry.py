@@ -26,7 +26,10 @@ _COARSE_SHELL, _MOST_SHELLS = 8, 20
 _STEPS = (6, 10, 16)
 _FRAMES = 3
 _LAST_FOLD = 12
-_REFINED_GROUPS, _PROMISING = 8, 0.3
+_REFINED = {"C": 3, "D": 3, "TOI": 2}
+"""Groups of each kind whose axes are refined, those of the best scores at low frequency."""
+
+_PROMISING = 0.3
 _TURNS_REFINED = 12
 _NULL_FRAMES, _NULL_TURNS = 20, 8
 _MOST_POINTS = 5000
@@ -138,9 +141,7 @@ def recognise(density: Tensor, radius: int | None = None, fsc: Tensor | None = N
     folds = range(2, _LAST_FOLD + 1)
     names = [f"C{n}" for n in folds] + [f"D{n}" for n in folds] + ["T", "O", "I"]
     coarse = {n: float(spectra.of_group(point_group(n), spectra.frames_of(n, 1))[0]) for n in names}
-    order = sorted(names, key=lambda n: -coarse[n])
-    promising = [n for i, n in enumerate(order[:_REFINED_GROUPS]) if i < 2 or coarse[n] > _PROMISING]
-    found = [find_symmetry(density, n, radius, spectra) for n in promising]
+    found = [find_symmetry(density, n, radius, spectra) for n in _promising(coarse)]
     expected = float(_shell_average(truth[2 : radius + 1]))
     return Candidates(tuple(sorted(found, key=lambda s: -s.score)), expected, radius)
 
@@ -200,6 +201,13 @@ def describe(found: Symmetry, expected: float = 1.0) -> str:
 
 def _vector(axis: Tensor) -> str:
     return "(" + ", ".join(f"{float(a) + 0.0:.3f}" for a in axis) + ")"
+
+
+def _promising(coarse: dict[str, float]) -> list[str]:
+    """Names of the groups worth refining, by their scores at low frequency: one at least."""
+    order = sorted(coarse, key=lambda name: -coarse[name])
+    kinds = [[n for n in order if n[0] in kind][:most] for kind, most in _REFINED.items()]
+    return [n for kind in kinds for n in kind if coarse[n] > _PROMISING or n == order[0]]
 
 
 def _last_shell(density: Tensor, radius: int | None) -> int:
