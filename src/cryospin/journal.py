@@ -49,7 +49,8 @@ class Journal:
         record.epoch, record.seconds = self.epochs, round(self.seconds, 3)
         if self.truth is not None and poses is not None:
             rotation, shift = (x[poses.image] for x in self.truth)
-            errors = pose_errors(poses.rotation, poses.shift, rotation, shift, group)
+            # The group stands in the standard frame of the run's own map; the truth's may stand anywhere.
+            errors = pose_errors(rotation, shift, poses.rotation, poses.shift, group)
             record.pose_error_deg = float(errors.rotation_deg.median())
         self.folder.epoch(record)
         self.listener.epoch(record)

@@ -18,6 +18,7 @@ from cryospin.checkpoints import Checkpoint, Checkpoints
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import Listener, Silence
 from cryospin.errors import InputError
+from cryospin.evaluation.symmetry import recognise
 from cryospin.journal import Journal
 from cryospin.origin import Origin
 from cryospin.packing import Packed, bytes_packed
@@ -89,6 +90,9 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     refined = _to_the_end(stage, folder, journal, since.step if since else 0)
     result = Result.of(settings, particles, packed, refined.refinement)
     folder.write(result)
+    if settings.looks_for_symmetry:
+        _look_for_symmetry(result, folder, journal)
+    journal.note(_sharpness(result))
     journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143)")
     folder.finish({"epochs": journal.epochs, "resolution_A": result.maps.resolution})
     Checkpoints(folder.checkpoints).clear()
@@ -112,6 +116,23 @@ def _to_the_end(stage: Stage, folder: RunFolder, journal: Journal, step: int) ->
         raise
     assert isinstance(stage, Refine), "a run ends with its refinement"
     return stage
+
+
+def _sharpness(result: Result) -> str:
+    """How map_sharpened.mrc was made."""
+    _, fit = result.maps.sharpened()
+    if fit is None:
+        return "map_sharpened.mrc is weighted by FSC only: too little lies beyond 10 Å for a B-factor"
+    applied = "undone in map_sharpened.mrc" if fit.b_factor > 0 else "nothing to undo"
+    return f"B-factor {fit.b_factor:.0f} Å² from {fit.from_A:.1f} to {fit.to_A:.1f} Å, {applied}"
+
+
+def _look_for_symmetry(result: Result, folder: RunFolder, journal: Journal) -> None:
+    """Say which point groups the map may have."""
+    candidates = recognise(result.maps.map, fsc=result.maps.fsc.masked)
+    folder.symmetry(candidates)
+    for line in candidates.lines():
+        journal.note(line)
 
 
 def _describe(journal: Journal, settings: Settings, particles: ParticleSet, packed: Packed, problem: Problem) -> None:

@@ -23,10 +23,12 @@ from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
 from cryospin.errors import InputError
 from cryospin.evaluation.alignment import mirror
+from cryospin.evaluation.symmetry import Candidates
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
 from cryospin.fourier import CPU
+from cryospin.geometry.symmetry import in_asymmetric_unit
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes
@@ -63,6 +65,8 @@ class Result:
         """Reconstruct the final maps from a refinement's poses."""
         problem = refinement.problem
         ranked, rank = refinement.modes.to(CPU).ranked()
+        unit = in_asymmetric_unit(ranked.poses.rotation, problem.group.to(CPU))
+        ranked = ranked.with_poses(ranked.poses._replace(rotation=unit), ranked.misfit)
         encoders = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
         heads = [{name: weight.cpu() for name, weight in encoder.items()} for encoder in encoders]
         resolved = {
@@ -194,6 +198,10 @@ class RunFolder:
         """Add a line to `log.txt`."""
         self._append("log.txt", f"{seconds:8.1f} s  {text}")
 
+    def symmetry(self, candidates: Candidates) -> None:
+        """Write `symmetry.json`, the point groups that the map may have."""
+        self._write_text("symmetry.json", json.dumps(candidates.table(), indent=2) + "\n")
+
     def epoch(self, record: EpochRecord) -> None:
         """Add a line to `metrics.jsonl`."""
         self._append("metrics.jsonl", json.dumps(asdict(record)))
@@ -208,6 +216,8 @@ class RunFolder:
             ("half1", result.maps.halves[0]),
             ("half2", result.maps.halves[1]),
             ("mask", result.maps.mask),
+            ("map_sharpened", result.maps.sharpened()[0]),
+            ("local_resolution", result.maps.local_resolution()),
         ):
             write_map(self.path / f"{name}.mrc", density, result.maps.pixel_size)
         self._write_fsc(result.maps)
