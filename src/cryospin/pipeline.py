@@ -28,6 +28,7 @@ from cryospin.poses.modes import Modes, Thinning
 from cryospin.preparation import prepare, true_poses
 from cryospin.proposals.grid import GridSearch
 from cryospin.proposals.heads import HeadProposals
+from cryospin.report.live import watchers
 from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
 
@@ -65,7 +66,7 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
     particles, packed, problem = prepare(settings, listener.reading)
     truth = true_poses(settings, particles, packed)
     folder = RunFolder.create(settings)
-    journal = Journal(folder, listener, started, truth)
+    journal = Journal(folder, listener, started, truth, watchers(folder.path, problem.angstrom(1), started))
     _describe(journal, settings, particles, packed, problem)
     standing, proposers = _find_structure(problem, settings, journal)
     refinement = _refine(problem, settings, standing, proposers, journal)
@@ -146,7 +147,7 @@ def _one_start(problem: Problem, settings: Settings, seed: int, journal: Journal
         exploration = GridExploration(problem, seed)
     journal.expect(exploration.stage, exploration.epochs)
     for _ in range(exploration.epochs):
-        journal.epoch(exploration.epoch())
+        journal.epoch(exploration.epoch(), density=exploration.map)
     competitors = problem.order(generator)[:_COMPETITORS].sort().values
     standing = Standing(competitors, exploration.map(), exploration.noise)
     competition = Competition(problem, standing, proposers)
@@ -160,7 +161,8 @@ def _round(competition: Competition, radius: int, journal: Journal) -> float:
     standing = competition.standing
     assert standing.modes is not None, "a round leaves modes"
     poses = standing.modes.best().poses
-    journal.epoch(record, poses._replace(image=standing.images[poses.image]), competition.problem.group)
+    poses = poses._replace(image=standing.images[poses.image])
+    journal.epoch(record, poses, competition.problem.group, lambda: standing.density)
     return record.loss
 
 
@@ -194,6 +196,7 @@ def _refine(
     journal.note(f"half-sets start from one map low-passed to {problem.angstrom(refinement.limit):.1f} Å")
     journal.expect(refinement.stage, refinement.epochs)
     while not refinement.finished:
-        journal.epoch(refinement.epoch(), refinement.modes.best().poses, problem.group)
+        record = refinement.epoch()
+        journal.epoch(record, refinement.modes.best().poses, problem.group, sets.combined)
     journal.note(f"refinement ends: {refinement.finished}")
     return refinement

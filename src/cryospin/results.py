@@ -23,6 +23,7 @@ from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
 from cryospin.particles import Packed, ParticleSet
 from cryospin.poses.modes import Modes
+from cryospin.report.evidence import gather_evidence, write_evidence
 from cryospin.settings import Settings
 
 
@@ -39,6 +40,7 @@ class Result:
     half: 0 or 1 for each image
     centre: displacements that were undone on load, `(N, 2)`, Å
     encoder: the trained heads' weights; empty where a run had none
+    evidence: what the report shows of the images
     """
 
     particles: ParticleSet
@@ -50,13 +52,15 @@ class Result:
     half: Tensor
     centre: Tensor
     encoder: dict[str, Tensor]
+    evidence: dict[str, Tensor]
 
     @classmethod
     def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
         """Reconstruct the final maps from a refinement's poses."""
         problem = refinement.problem
         ranked, rank = refinement.modes.ranked()
-        heads = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
+        heads = next((p.heads for p in refinement.proposers if isinstance(p, HeadProposer)), None)
+        maps, best = final_maps(refinement.sets, refinement.modes), ranked.best()
         resolved = {
             "box": problem.box,
             "pixel_size_A": problem.pixel_size,
@@ -67,13 +71,22 @@ class Result:
         return cls(
             particles=particles,
             config=settings.table() | resolved,
-            maps=final_maps(refinement.sets, refinement.modes),
-            poses=ranked.best(),
+            maps=maps,
+            poses=best,
             competing=ranked,
             confidence=ranked.responsibilities()[rank == 0],
             half=refinement.sets.half,
             centre=packed.centre,
-            encoder=heads[0] if heads else {},
+            encoder=heads.encoder.state_dict() if heads else {},
+            evidence=gather_evidence(
+                maps.map,
+                refinement.sets.observations(problem.last_shell),
+                best.poses,
+                shortfall=refinement.sets.shortfall,
+                shell=maps.size_angstrom / maps.resolution,
+                group=problem.group,
+                heads=heads,
+            ),
         )
 
 
@@ -111,7 +124,7 @@ class RunFolder:
 
     def write(self, result: Result) -> None:
         """All results and their figures."""
-        from cryospin.report import write_figures
+        from cryospin.report.page import write_report
 
         for name, density in (
             ("map", result.maps.map),
@@ -128,7 +141,8 @@ class RunFolder:
             with whole(self.path / "checkpoints" / "heads.safetensors") as temporary:
                 save_file(result.encoder, temporary)
         self._write_text("config.toml", tomli_w.dumps(result.config))
-        write_figures(self.path)
+        write_evidence(self.path, result.evidence)
+        write_report(self.path)
 
     def _write_fsc(self, maps: FinalMaps) -> None:
         names = ("unmasked", "masked", "randomised", "corrected")

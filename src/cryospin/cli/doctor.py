@@ -20,43 +20,15 @@ def doctor(
 
 def examine() -> Findings:
     """All findings, section by section."""
+    from cryospin.environment import devices, versions
+
     return {
-        "versions": _versions(),
-        "devices": _devices(),
+        "versions": versions(),
+        "devices": devices(),
         "threads": _threads(),
         "kernels": _kernels(),
         "compile cache": _compile_cache(),
     }
-
-
-def _versions() -> dict[str, str]:
-    """Version of everything that has a hand in the result."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    def installed(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "not installed"
-
-    names = ("cryospin", "torch", "numba", "numpy", "scipy", "pandas", "mrcfile", "gemmi", "torch-ctf", "roma")
-    return {"python": platform.python_version(), "system": platform.platform(), **{n: installed(n) for n in names}}
-
-
-def _devices() -> dict[str, str]:
-    """The processor and every CUDA device with its memory."""
-    import llvmlite.binding as llvm
-    import torch
-
-    found = {"cpu": llvm.get_host_cpu_name()}
-    for index in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(index)
-        found[f"cuda:{index}"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
-    if len(found) == 1:
-        built = torch.version.cuda is not None
-        found["cuda"] = "none found" if built else "none: this PyTorch is built without CUDA"
-    return found
 
 
 def _threads() -> dict[str, int]:
