@@ -62,5 +62,13 @@ class Journal:
             record.pose_error_deg = float(errors.rotation_deg.median())
         self.folder.epoch(record)
         self.listener.epoch(record)
-        for watcher in self.watchers:
-            watcher.epoch(record, Glimpse(density, poses.rotation if poses is not None else None))
+        self._show(record, Glimpse(density, poses.rotation if poses is not None else None))
+
+    def _show(self, record: EpochRecord, glimpse: Glimpse) -> None:
+        """To the watchers; one that fails is dropped, for a run of hours must not end because a page cannot be drawn."""
+        for watcher in list(self.watchers):
+            try:
+                watcher.epoch(record, glimpse)
+            except Exception as error:
+                self.watchers = [w for w in self.watchers if w is not watcher]
+                self.note(f"warning: no more of {type(watcher).__name__}, which failed: {type(error).__name__}: {error}")

@@ -58,7 +58,7 @@ def plot_shortfall(shortfall: np.ndarray, doubtful: float) -> Figure:
     figure, axes = _one()
     low, high = _least_span(np.quantile(shortfall, _OUTLIERS), max(np.quantile(shortfall, 1 - _OUTLIERS), 1.2 * doubtful))
     edges = np.linspace(low, high, _BINS + 1)
-    counts, _, bars = axes.hist(np.clip(shortfall, low, high), edges, color=BLUE)
+    bars = axes.hist(np.clip(shortfall, low, high), edges, color=BLUE)[2]
     for edge, bar in zip(edges, bars, strict=False):
         if edge >= doubtful:
             bar.set_color(VERMILION)

@@ -19,6 +19,9 @@ LARGEST_BOX = 96
 _SOLID = 0.4
 """Share of the mask's inside that the first contour encloses."""
 
+_UNMASKED = 0.05
+"""Share of the box that it encloses while there is no mask."""
+
 _EDGE = 0.02
 
 
@@ -57,11 +60,9 @@ def _extent(occupied: Tensor) -> slice:
 
 
 def _level(density: Tensor, maps: Maps, box: int) -> float:
-    """Fraction of the highest density at which a contour encloses a good part of the mask, which is wider than the particle."""
-    if maps.mask is not None:
-        share = _SOLID * float((resample_map(maps.mask, box) > 0.5).double().mean())
-    else:
-        share = 0.05
+    """Fraction of the highest density at which a contour encloses a good part of the mask, which is wide."""
+    inside = None if maps.mask is None else (resample_map(maps.mask, box) > 0.5).double().mean()
+    share = _UNMASKED if inside is None else _SOLID * float(inside)
     ordered = np.sort(density.numpy().ravel())
     level = ordered[int((1 - share) * (len(ordered) - 1))] / max(float(ordered[-1]), 1e-12)
     return float(np.clip(level, 0.05, 0.8))

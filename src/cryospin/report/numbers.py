@@ -83,11 +83,11 @@ def _fsc_remarks(contents: Contents, numbers: Numbers) -> list[str]:
     if curves is None:
         return []
     if numbers.resolution_A is None:
-        return ["The FSC of the half maps never falls to 0.143: the resolution is limited by the box or by --max-resolution."]
+        return ["The FSC of the half maps never falls to 0.143: the box or --max-resolution limits the resolution."]
     found = []
     tail = torch.tensor(curves.curves[curves.best_curve])[-max(2, len(curves.shells_A) // 10) :]
     if float(tail.mean()) > _STILL_CORRELATED:
-        found.append("The half maps still agree at the highest frequencies: duplicates among the particles, or a tight mask?")
+        found.append("The half maps still agree at the highest frequencies: duplicates, or a tight mask?")
     randomised = curves.curves.get("masked, phases randomised")
     if randomised:
         at = min(range(len(curves.shells_A)), key=lambda i: abs(curves.shells_A[i] - (numbers.resolution_A or 0)))

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import ChainableUndefined, Environment, FunctionLoader
 from markupsafe import Markup
 
 from cryospin.formats.whole import whole
@@ -136,7 +136,7 @@ def _template() -> Any:
     """The page's template; whatever is put into it is escaped."""
     loader = FunctionLoader(lambda name: str(_asset(name)))
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("page.html")
 
