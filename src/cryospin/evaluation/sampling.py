@@ -38,10 +38,11 @@ class Sampling:
 def fourier_sampling(rotations: Tensor, shell: float, group: Tensor | None = None) -> Sampling:
     """Sampling compensation factor of views: `SCF = 1 / mean(1 / s)` over directions.
 
-    Baldwin and Lyumkis, Progress in Biophysics and Molecular Biology 150 (2020). A slice one frequency thick covers the directions `n` of shell `r` with `|n.b| < 1 / 2r`, `b` being the beam; `s(n)`
-    is the number of slices that cover `n` over what even views would give. An SSNR is lower by this factor
-    than that of as many even views: 1 for even views, `8 / pi^2 = 0.81` for views all round one axis. A
-    direction that is covered less than a fiftieth of what is even, or not at all, counts as covered a fiftieth.
+    Baldwin and Lyumkis, Progress in Biophysics and Molecular Biology 150 (2020). A slice one frequency thick covers the
+    directions `n` of shell `r` with `|n.b| < 1 / 2r`, `b` being the beam; `s(n)` is the number of slices that cover `n`
+    over what even views would give. An SSNR is lower by this factor than that of as many even views: 1 for even views,
+    `8 / pi^2 = 0.81` for views all round one axis. A direction that is covered less than a fiftieth of what is even, or
+    not at all, counts as covered a fiftieth.
 
     rotations: `(N, 3, 3)`; the third row of each is the beam in the particle's frame
     shell: cycles per box; a smaller one is taken where there are too few images to tell

@@ -18,6 +18,8 @@ from cryospin.report.spheres import plot_head_maps, plot_modes
 from cryospin.report.style import as_data_uri
 
 _SHOWN = 6
+_DECIDED = 0.99
+"""A particle whose best pose is likelier than this is not undecided."""
 
 
 def draw(contents: Contents, numbers: Numbers, folder: Path | None = None) -> dict[str, str]:
@@ -72,7 +74,7 @@ def undecided(contents: Contents, count: int = _SHOWN) -> list[tuple[str, Tensor
     if not modes or particles is None or particles.confidence is None:
         return []
     image, misfit = modes["image"].numpy(), modes["misfit"].numpy()
-    several = np.bincount(image, minlength=len(particles)) > 1
+    several = (np.bincount(image, minlength=len(particles)) > 1) & (particles.confidence < _DECIDED)
     order = np.argsort(np.where(several, particles.confidence, np.inf), kind="stable")[: min(count, int(several.sum()))]
     group = point_group(str(contents.config.get("symmetry", "C1"))).double()
     found = []

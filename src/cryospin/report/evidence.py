@@ -12,9 +12,9 @@ from torch import Tensor
 from cryospin.errors import InputError
 from cryospin.formats.whole import whole
 from cryospin.fourier import FourierGrid, map_to_grid, unpack
-from cryospin.geometry.rotations import distance_deg
 from cryospin.kernels import cpu as kernels
 from cryospin.kernels.types import Observations, Poses
+from cryospin.noise import shell_mean
 from cryospin.proposals.heads import INPUT_RADIUS, HeadProposals
 from cryospin.report.views import views_of
 
@@ -75,14 +75,16 @@ def gather_evidence(
 def _thumbnails(
     density: Tensor, observations: Observations, poses: Poses, rows: Tensor, radius: int
 ) -> tuple[Tensor, Tensor]:
-    """Images and what the map predicts for them, both multiplied by the CTF, of one scale each pair: `(n, b, b)`."""
+    """Images and what the map predicts for them, both Wiener-filtered, `C S / (C^2 S + N)`: `(n, b, b)` each."""
     o = observations.up_to(min(radius, _THUMBNAIL // 2 - 1))
     some, at = o.take(rows), poses.take(rows)
     grid = FourierGrid(o.disc.radius)
     model = kernels.slices(map_to_grid(density, grid), grid, at.rotation, o.disc)
+    signal = shell_mean((model.real**2 + model.imag**2).mean(0), o.disc)[o.disc.shell]
+    gain = some.ctf * signal / (some.ctf**2 * signal + 1 / o.weight[0].clamp_min(1e-12))
     model *= o.disc.shift_phase(at.shift, o.box) * some.ctf
     box = min(_THUMBNAIL, o.box)
-    return tuple(_unit(unpack(x * some.ctf, o.disc, box)) for x in (some.images, model))  # type: ignore[return-value]
+    return tuple(_unit(unpack((x * gain).to(torch.complex64), o.disc, box)) for x in (some.images, model))  # type: ignore[return-value]
 
 
 def _unit(images: Tensor) -> Tensor:
@@ -93,12 +95,15 @@ def _unit(images: Tensor) -> Tensor:
 
 
 def _head_errors(heads: HeadProposals, observations: Observations, poses: Poses, group: Tensor) -> dict[str, Tensor]:
-    """Angle between each head's guess and the pose an image ended at, for some of the images."""
+    """Angle between the view each head guesses and the one an image ended at, for some of the images.
+
+    The turn in the plane is left out: it is searched for every view that a head proposes.
+    """
     rows = torch.linspace(0, len(poses.image) - 1, min(len(poses.image), _HEAD_SAMPLE)).long()
     guess = heads.propose(observations.up_to(INPUT_RADIUS).take(rows)).rotation.unflatten(0, (len(rows), -1))
     right = poses.rotation[rows]
-    errors = torch.stack([distance_deg(guess, (right @ mate)[:, None]) for mate in group])
-    return {"head_row": rows, "head_error_deg": errors.amin(0).float()}
+    cosine = torch.einsum("nmi,ngi->nmg", guess[..., 2, :], torch.einsum("ni,gij->ngj", right[:, 2], group.float()))
+    return {"head_row": rows, "head_error_deg": torch.rad2deg(cosine.amax(2).clamp(-1, 1).acos())}
 
 
 def write_evidence(run: Path, evidence: dict[str, Tensor]) -> None:

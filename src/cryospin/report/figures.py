@@ -34,7 +34,7 @@ def plot_fsc(
     path: where to write it as PNG, if anywhere
     resolution_A: where to put the marker, Å
     """
-    figure = new_figure(6.4, 4.2)
+    figure = new_figure(5.8, 4.0)
     axes = figure.subplots()
     tidy(axes)
     frequency = 1 / np.asarray(shells_resolution_A, dtype=float)
@@ -82,7 +82,7 @@ def plot_orientations(rotations: Tensor, path: str | Path | None = None, *, comp
     compensation: the views' sampling compensation factor
     """
     density = _view_density(rotations)
-    figure = new_figure(7.2, 3.8)
+    figure = new_figure(6.4, 3.4)
     axes = figure.add_subplot(projection="mollweide")
     latitude = np.linspace(-math.pi / 2, math.pi / 2, _MAP_POINTS[0] + 1)
     longitude = np.linspace(-math.pi, math.pi, _MAP_POINTS[1] + 1)
@@ -139,7 +139,7 @@ def plot_slices(density: Tensor, pixel_size: float, path: str | Path | None = No
     """
     values = density.detach().float().numpy()
     middle = values.shape[0] // 2
-    figure = new_figure(7.5, 5.2)
+    figure = new_figure(6.4, 4.5)
     panels = figure.subplots(2, 3)
     for axis, name in enumerate("zyx"):
         # Looking along y, z runs up and x to the right; and so on.

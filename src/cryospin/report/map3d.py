@@ -16,7 +16,7 @@ from cryospin.volume.halves import masked_fsc, wiener_filtered
 LARGEST_BOX = 96
 """Voxels along a side: three maps of this size are 3.6 MB of a page."""
 
-_SOLID = 0.4
+_SOLID = 0.22
 """Share of the mask's inside that the first contour encloses."""
 
 _UNMASKED = 0.05
@@ -65,4 +65,4 @@ def _level(density: Tensor, maps: Maps, box: int) -> float:
     share = _UNMASKED if inside is None else _SOLID * float(inside)
     ordered = np.sort(density.numpy().ravel())
     level = ordered[int((1 - share) * (len(ordered) - 1))] / max(float(ordered[-1]), 1e-12)
-    return float(np.clip(level, 0.05, 0.8))
+    return float(np.clip(level, 0.08, 0.8))

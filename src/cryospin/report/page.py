@@ -124,7 +124,7 @@ def _thumbnails(contents: Contents) -> list[dict[str, Any]]:
             "expected": picture(e["thumbnail_expected"][k].float().numpy()),
             "row": row + 1,
             "name": particles.names[row],
-            "shortfall": float(e["shortfall"][row]),
+            "shortfall": round(float(e["shortfall"][row]), 1) + 0.0,  # no -0.0
             "confidence": float(particles.confidence[row]) if particles.confidence is not None else None,
         }
         for k, row in enumerate(e["thumbnail_row"].tolist())

@@ -29,7 +29,7 @@ def plot_progress(records: Sequence[Record], path: str | Path | None = None) -> 
     unit, divisor = _unit_of_time(max(r["seconds"] for r in records))
     records = [r | {"time": r["seconds"] / divisor} for r in records]
     with_error = any(r.get("pose_error_deg") is not None for r in records)
-    figure = new_figure(7.2, 6.4 if with_error else 4.8)
+    figure = new_figure(6.6, 6.0 if with_error else 4.4)
     panels = np.atleast_1d(figure.subplots(3 if with_error else 2, 1, sharex=True))
     for panel in panels:
         tidy(panel)
@@ -68,7 +68,7 @@ def plot_heads(records: Sequence[Record], path: str | Path | None = None) -> Fig
         for label, count in zip(labels, record["winners"], strict=True):
             shares[row, names.index(label)] += count
     shares *= 100 / np.maximum(shares.sum(1, keepdims=True), 1)
-    figure = new_figure(7.2, 4.0)
+    figure = new_figure(6.6, 3.4)
     axes = figure.subplots()
     tidy(axes)
     bottom = np.zeros(len(chosen))
@@ -124,11 +124,12 @@ def _name_stages(axes: Any, records: Sequence[Record]) -> None:
     """Write the stages' names above the topmost panel, those that are not too short to be named."""
     whole = max(r["time"] for r in records)
     for stage, start, end in _stages(records):
-        if end - start < _NAMED * whole:
+        short, last = end - start < _NAMED * whole, end == whole
+        if short and not last:
             continue
+        place, side = (end, "right") if short else ((start + end) / 2, "center")
         axes.annotate(
-            stage, ((start + end) / 2, 1.02), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9,
-            color=INK,
+            stage, (place, 1.02), xycoords=("data", "axes fraction"), ha=side, va="bottom", fontsize=9, color=INK,
         )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from cryospin.report.style import BLUE, INK, ORANGE, VERMILION, new_figure
 
 RIGHT_DEG = 20.0
-"""A head is right about an image if its guess is this near to the pose the image ended at."""
+"""A head is right about an image if the view it guesses is this near to the one the image ended at; the turn in the plane
+is searched for each view anyway."""
 
 _POINTS = (60, 120)
 _KERNEL = 80.0
@@ -26,18 +27,18 @@ def plot_head_maps(beams: Tensor, errors_deg: Tensor) -> Figure:
     """Draw, for each head and for the best of them, the share of the images of each view that it is right about.
 
     beams: `(n, 3)`, view of each image in the particle's frame
-    errors_deg: `(n, M)`, angle of each head's guess from the pose the image ended at
+    errors_deg: `(n, M)`, angle of each head's view from the one the image ended at
     """
     right = (errors_deg <= RIGHT_DEG).double().numpy()
     columns = [(f"head {m + 1}", right[:, m]) for m in range(right.shape[1])]
     columns.append(("best of all", right.max(1)))
     rows = math.ceil(len(columns) / _COLUMNS)
-    figure = new_figure(9.6, 1.75 * rows + 0.35)
+    figure = new_figure(8.0, 1.25 * rows + 0.1)
     panels = figure.subplots(rows, _COLUMNS, squeeze=False, subplot_kw={"projection": "mollweide"})
     lat, lon, points = _globe()
     weight = np.exp(_KERNEL * (points @ beams.double().numpy().T - 1))
     weight /= weight.sum(1, keepdims=True).clip(1e-300)
-    mesh = None
+    mesh: Any = None
     for panel, (name, share) in zip(panels.flat, columns, strict=False):
         image = (weight @ share).reshape(_POINTS)
         mesh = panel.pcolormesh(lon, lat, 100 * image, cmap="viridis", vmin=0, vmax=100, shading="flat", rasterized=True)
@@ -58,7 +59,7 @@ def plot_modes(particles: Sequence[tuple[str, Tensor, np.ndarray]]) -> Figure:
     """
     columns = 3
     rows = math.ceil(len(particles) / columns)
-    figure = new_figure(9.6, 2.25 * rows)
+    figure = new_figure(8.0, 1.65 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "mollweide"})
     for panel, (title, rotation, share) in zip(panels.flat, particles, strict=False):
         _bare(panel, title)
@@ -77,7 +78,7 @@ def _bare(panel: Any, title: str) -> None:
     """A globe with a title and nothing else."""
     panel.set_xticks(np.radians([-120, -60, 0, 60, 120]), [])
     panel.set_yticks(np.radians([-60, -30, 0, 30, 60]), [])
-    panel.set_title(title, fontsize=9, color=INK)
+    panel.set_title(title, fontsize=8, color=INK)
 
 
 def _globe() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

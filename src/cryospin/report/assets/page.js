@@ -99,7 +99,7 @@
     viewer.zoomTo();
     viewer.rotate(-70, "x");
     viewer.rotate(25, "y");
-    viewer.zoom(1.25);
+    viewer.zoom(1.6);
   }
 
   slider.value = 100 * stored.level;
