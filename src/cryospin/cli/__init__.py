@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cryospin.cli import check, doctor, evaluate, reconstruct, report, simulate
+from cryospin.cli import check, doctor, evaluate, reconstruct, report, simulate, watch
 from cryospin.errors import InputError
 
 # Threads that wait for work should sleep: spinning ones steal the cores from this program's own kernels and from whatever
@@ -81,6 +81,7 @@ app.command("check")(check.check)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("watch")(watch.watch)
 app.command("doctor")(doctor.doctor)
 
 
