@@ -121,7 +121,7 @@ def test_contrast_is_told_in_noisy_images(tmp_path, blobs):
 def test_images_are_read_in_chunks_without_a_seam(table, monkeypatch):
     whole = load(table).pack(24).observations.images
     done = []
-    monkeypatch.setattr("cryospin.particles._CHUNK_PIXELS", 5 * 24 * 24)
+    monkeypatch.setattr("cryospin.packing._CHUNK_PIXELS", 5 * 24 * 24)
     parts = load(table).pack(24, progress=done.append).observations.images
     torch.testing.assert_close(parts, whole)
     assert done == [5, 5, 2]

@@ -13,6 +13,7 @@ from cryospin.kernels.types import Observations, Poses
 
 _LEAST_NOISE = 0.05
 _CHUNK_COEFFICIENTS = 1 << 22
+_ENOUGH_IMAGES, _CHUNK_IMAGES = 2000, 500
 
 
 def shell_mean(values: Tensor, disc: HalfDisc) -> Tensor:
@@ -88,13 +89,17 @@ def weighted(observations: Observations, noise: Tensor) -> Observations:
 
 
 def residual_power(volume: Tensor, grid: FourierGrid, observations: Observations, poses: Poses) -> Tensor:
-    """Mean squared residual of each shell at given poses, one for each image: float64 `(radius + 1,)`."""
-    o = observations
+    """Mean squared residual of each shell at given poses, one for each image: float64 `(radius + 1,)`.
+
+    Of many images, some of all of them are looked at: more would not change the mean.
+    """
+    o, count = observations, len(poses.image)
     total = torch.zeros(len(o.disc), dtype=torch.float64)
-    for part in torch.arange(len(poses.image)).split(1024):
+    seen = min(count, _ENOUGH_IMAGES)
+    for part in torch.linspace(0, count - 1, seen).long().split(_CHUNK_IMAGES):
         some = poses.take(part)
         model = kernels.slices(volume, grid, some.rotation, o.disc)
         model *= o.disc.shift_phase(some.shift, o.box) * (o.ctf[some.image] * o.scale[some.image, None])
         residual = o.images[some.image] - model
         total += (residual.real**2 + residual.imag**2).sum(0)
-    return shell_mean(total / len(poses.image), o.disc)
+    return shell_mean(total / seen, o.disc)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 
 import torch
+from torch import Tensor
 
 from cryospin.engine.candidates import GridProposer, HeadProposer, Proposer, search
 from cryospin.engine.compete import Competition, Standing
@@ -23,7 +24,8 @@ from cryospin.engine.refine import Refinement
 from cryospin.engine.switch import switch_reason
 from cryospin.journal import Journal
 from cryospin.noise import weighted
-from cryospin.particles import Packed, ParticleSet
+from cryospin.packing import Packed, bytes_packed
+from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.preparation import prepare, true_poses
 from cryospin.proposals.grid import GridSearch
@@ -85,6 +87,9 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
         f"{len(particles)} particles of {particles.box} x {particles.box} pixels, {particles.pixel_size:g} Å each; "
         f"working at {problem.box} pixels of {problem.pixel_size:.4g} Å"
     )
+    count, box = len(particles), problem.box
+    where = "in memory" if isinstance(problem.observations.images, Tensor) else "on disk, since memory does not hold them"
+    journal.note(f"packed images ({bytes_packed(count, box) / 2**30:.1f} GiB) are kept {where}")
     contrast = "dark, inverted" if packed.inverted else "white"
     journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))
     journal.note(

@@ -13,7 +13,9 @@ from cryospin.formats.plausibility import FEWEST
 from cryospin.formats.star import read_poses
 from cryospin.formats.table import GivenPoses
 from cryospin.geometry.symmetry import point_group
-from cryospin.particles import Packed, ParticleSet
+from cryospin.memory import fits_in_memory
+from cryospin.packing import Packed
+from cryospin.particles import ParticleSet
 from cryospin.settings import Settings
 
 MASK_DIAMETER = 0.84
@@ -37,7 +39,13 @@ def prepare(
             remedy=f"Give at least {FEWEST}, better some thousands",
         )
     box = particles.working_box(settings.box)
-    packed = particles.pack(box, invert=settings.invert, recentre=settings.recentre, progress=reading(len(particles)))
+    packed = particles.pack(
+        box,
+        invert=settings.invert,
+        recentre=settings.recentre,
+        folder=None if fits_in_memory(len(particles), box, settings.memory) else _existing(settings.out),
+        progress=reading(len(particles)),
+    )
     side, radius = particles.size_angstrom, packed.observations.disc.radius
     problem = Problem.pose(
         packed.observations,
@@ -47,6 +55,11 @@ def prepare(
         last_shell=radius if settings.max_resolution is None else max(8, min(radius, round(side / settings.max_resolution))),
     )
     return particles, packed, problem
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or what of the way to it is there already."""
+    return next(f for f in (folder.absolute(), *folder.absolute().parents) if f.is_dir())
 
 
 def true_poses(settings: Settings, particles: ParticleSet, packed: Packed) -> tuple[Tensor, Tensor] | None:

@@ -21,7 +21,8 @@ from cryospin.evaluation.alignment import mirror
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
-from cryospin.particles import Packed, ParticleSet
+from cryospin.packing import Packed
+from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes
 from cryospin.report.evidence import gather_evidence, write_evidence
 from cryospin.settings import Settings

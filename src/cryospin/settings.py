@@ -32,6 +32,7 @@ class Settings:
     invert: whether protein is dark in the images; None to look
     device: `auto`, `cpu`
     threads: cores to use; None for all
+    memory: GiB the run may take; packed images that do not fit are kept on disk. None for most of what is free
     seed: of every random choice
     datadir: folder to look for stacks in
     ctf: for bare image stacks, the table with their CTF; for a `.cs`, its passthrough file
@@ -52,6 +53,7 @@ class Settings:
     invert: bool | None = None
     device: str = "auto"
     threads: int | None = None
+    memory: float | None = None
     seed: int = 0
     datadir: Path | None = None
     ctf: Path | None = None
@@ -77,6 +79,8 @@ class Settings:
                 raise InputError(f"--{name.replace('_', '-')} {value:g} is not a positive number of Å")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads {self.threads} is not a number of cores", remedy="Give 1 or more")
+        if self.memory is not None and not self.memory > 0:
+            raise InputError(f"--memory {self.memory:g} is not a number of GiB", remedy="Give more than 0")
         if self.first is not None and self.first < 1:
             raise InputError(f"--first {self.first} is not a number of particles", remedy="Give 1 or more")
         point_group(self.symmetry)

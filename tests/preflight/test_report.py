@@ -192,7 +192,7 @@ def test_a_box_that_does_not_fit_is_a_finding(many):
 
 
 def test_a_run_that_needs_more_memory_than_there_is_is_doubtful(many, monkeypatch):
-    monkeypatch.setattr("cryospin.preflight.estimate._available_gib", lambda: 0.3)
+    monkeypatch.setattr("cryospin.preflight.estimate.available_gib", lambda: 0.3)
     found = preflight(many.star)
     assert found.fit
     (warning,) = found.findings

@@ -147,7 +147,8 @@ def _verdict(found: Preflight) -> str:
     cost = found.cost
     assert cost is not None, "a fit table has a cost"
     free = f", {cost.available_gib:.1f} free" if cost.available_gib is not None else ""
+    disk = f"; {cost.disk_gib:.1f} GiB of packed images are kept on disk" if cost.disk_gib else ""
     return (
         f"Fit to reconstruct from: about {duration(cost.seconds)} on {cost.threads} threads (half or twice that), "
-        f"{cost.memory_gib:.1f} GiB of memory{free}."
+        f"{cost.memory_gib:.1f} GiB of memory{free}{disk}."
     )

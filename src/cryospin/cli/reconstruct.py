@@ -91,6 +91,13 @@ def reconstruct(
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu", help="What to compute on.", rich_help_panel=_MACHINE)] = "auto",
     threads: Annotated[int | None, typer.Option(help="Cores to use; all by default.", rich_help_panel=_MACHINE)] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            help="GiB to get along with; images that do not fit are kept on disk. By default most of what is free.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
 ) -> None:
     """Reconstruct a map from particle images whose poses nobody knows.
 
@@ -111,6 +118,7 @@ def reconstruct(
         invert=invert,
         device=device,
         threads=threads,
+        memory=memory,
         seed=seed,
         datadir=datadir,
         ctf=ctf,

@@ -19,10 +19,9 @@ from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import distance_deg
-from cryospin.kernels import cpu as kernels
 from cryospin.kernels.types import Observations, Poses
 from cryospin.noise import residual_power, weighted
-from cryospin.poses.gauss_newton import refine_poses
+from cryospin.poses.gauss_newton import fits_of, refine_poses
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.volume.accumulated import AccumulatedVolume
 
@@ -136,5 +135,5 @@ class Competition:
     def _contrast_spread(self, observations: Observations, poses: Poses, radius: int) -> float:
         """Robust standard deviation of the contrasts in units of their standard error."""
         volume, grid = self.problem.masked_volume(self.standing.density, radius)
-        deviation = kernels.fits(volume, grid, observations, poses).contrast_deviation()
+        deviation = fits_of(volume, grid, observations, poses).contrast_deviation()
         return float(_MAD_TO_SD * deviation.abs().median())

@@ -8,9 +8,9 @@ from torch import Tensor
 from cryospin.engine.problem import Problem
 from cryospin.evaluation.fsc import crossing_shell
 from cryospin.fourier import FourierGrid, low_pass, map_to_grid, resample_map
-from cryospin.kernels import cpu as kernels
 from cryospin.kernels.types import Observations
 from cryospin.noise import residual_power, weighted
+from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
 from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.halves import HalfMaps, masked_fsc, wiener_filtered
@@ -23,8 +23,6 @@ _CONTRAST_PRIOR = 25.0
 """Nats by which an image's contrast is held to 1."""
 
 _CONTRAST = (0.05, 3.0)
-_NOISE_IMAGES = 1000
-"""Images of each half that the noise is measured on: more would not change it."""
 
 
 class HalfSets:
@@ -89,12 +87,11 @@ class HalfSets:
         for half in (0, 1):
             volume, grid = self.volume(half, radius)
             poses = best.poses.take(self.members(half, best))
-            fit = kernels.fits(volume, grid, observations, poses)
+            fit = fits_of(volume, grid, observations, poses)
             contrast = (fit.cross + _CONTRAST_PRIOR) / (fit.power + _CONTRAST_PRIOR)
             self.scale[poses.image] = contrast.clamp(*_CONTRAST).float()
             self.shortfall[poses.image] = -fit.contrast_deviation().float()
-            some = poses.take(torch.linspace(0, len(poses.image) - 1, min(len(poses.image), _NOISE_IMAGES)).long())
-            power = residual_power(volume, grid, observations._replace(scale=self.scale), some)
+            power = residual_power(volume, grid, observations._replace(scale=self.scale), poses)
             residual += power * len(poses.image) / len(self.problem)
         self.scale = self.scale / self.scale.mean()
         self.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])

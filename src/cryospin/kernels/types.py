@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cryospin.fourier import HalfDisc
+from cryospin.geometry.so3_grid import sorted_by_view
+
+_BLOCK_COEFFICIENTS = 1 << 25
+"""Of a block of images: enough for neighbours in view to share what the cache holds, little beside a volume's sums."""
 
 
 class Observations(NamedTuple):
@@ -15,6 +20,7 @@ class Observations(NamedTuple):
 
     images: complex64 `(N, P)`, orthonormal Fourier coefficients, the particle's shift still in them
     ctf: float32 `(N, P)`
+    Both may be `DiskRows` instead of tensors; `take` and `blocks` bring them to memory.
     weight: float32 `(G, P)`, inverse noise variance for each noise group
     group: int64 `(N,)`, noise group of each image
     scale: float32 `(N,)`, contrast of each image relative to the volume
@@ -43,6 +49,23 @@ class Observations(NamedTuple):
     def take(self, rows: Tensor) -> Observations:
         """A copy of some images."""
         return self._replace(images=self.images[rows], ctf=self.ctf[rows], group=self.group[rows], scale=self.scale[rows])
+
+    def blocks(self, poses: Poses) -> Iterator[tuple[Observations, Poses, Tensor]]:
+        """Hypotheses in blocks of neighbours in view, each with its images in memory.
+
+        The blocks depend on the poses and the frequency limit alone, so that results are the same to the last bit whether
+        the images are in memory or on disk.
+
+        returns: observations, hypotheses whose `image` counts among these observations, and which hypotheses they are
+        """
+        order = sorted_by_view(poses.rotation)
+        for rows in order.split(max(1, _BLOCK_COEFFICIENTS // len(self.disc))):
+            some = poses.take(rows)
+            if isinstance(self.images, Tensor):
+                yield self, some, rows
+            else:
+                images, place = some.image.unique(return_inverse=True)
+                yield self.take(images), some._replace(image=place), rows
 
 
 class Poses(NamedTuple):

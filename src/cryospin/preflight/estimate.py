@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from cryospin.fourier import HalfDisc
+from cryospin.memory import available_gib, fits_in_memory, needed_gib
+from cryospin.packing import bytes_packed
 
 # Fitted to whole runs of 3,000 to 5,000 images of 64 to 128 pixels (docs/benchmarks.md), on a machine where the probe
 # takes this long. Runs of the same size differ by a factor of two, with the structure and its noise.
 _PROBE_SECONDS = 0.022
 _START_SECONDS, _SECONDS_PER_COEFFICIENT = 25.0, 3.7e-6
-_START_GIB, _BYTES_PER_COEFFICIENT, _BYTES_PER_VOXEL = 0.8, 27.0, 510.0
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class Estimate:
     """What a run costs on this machine, give or take a factor of two.
 
     seconds: of wall time; memory_gib: at most at once
+    disk_gib: of packed images that memory does not hold, next to the results while the run lasts
     available_gib: memory free now, None where that is not known; threads: that a run would use
     """
 
     seconds: float
     memory_gib: float
+    disk_gib: float
     available_gib: float | None
     threads: int
 
@@ -34,12 +36,13 @@ class Estimate:
 def estimate(count: int, box: int, threads: int) -> Estimate:
     """Cost of reconstructing `count` particles at a working box, in pixels."""
     coefficients = count * len(HalfDisc.build(box // 2 - 1))
+    on_disk = not fits_in_memory(count, box, None)
     slower = _probe(threads) / _PROBE_SECONDS
-    memory = coefficients * _BYTES_PER_COEFFICIENT + box**3 * _BYTES_PER_VOXEL
     return Estimate(
         seconds=slower * (_START_SECONDS + _SECONDS_PER_COEFFICIENT * coefficients),
-        memory_gib=_START_GIB + memory / 2**30,
-        available_gib=_available_gib(),
+        memory_gib=needed_gib(count, box, on_disk=on_disk),
+        disk_gib=bytes_packed(count, box) / 2**30 if on_disk else 0.0,
+        available_gib=available_gib(),
         threads=threads,
     )
 
@@ -56,13 +59,3 @@ def _probe(threads: int) -> float:
         best = min(best, time.perf_counter() - started)
     torch.set_num_threads(before)
     return best
-
-
-def _available_gib() -> float | None:
-    """Memory that can be had without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kib = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return kib[0] / 2**20 if kib else None

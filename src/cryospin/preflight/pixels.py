@@ -13,7 +13,8 @@ from cryospin.errors import InputError
 from cryospin.findings import Severity
 from cryospin.formats.plausibility import repeated
 from cryospin.formats.stack import read_images, unusable
-from cryospin.particles import ParticleSet, background, chunks
+from cryospin.packing import background, chunks
+from cryospin.particles import ParticleSet
 
 _SAMPLE = 200
 _CHUNK_PIXELS = 1 << 22

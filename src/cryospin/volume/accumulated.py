@@ -27,9 +27,10 @@ class AccumulatedVolume:
 
     def add(self, observations: Observations, poses: Poses, responsibility: Tensor) -> None:
         """Insert images at their poses, each weighted with the probability `(n,)` of its pose."""
-        for mate in self.group:
-            equivalent = poses._replace(rotation=poses.rotation @ mate)
-            kernels.insert(self.numerator, self.denominator, self.grid, observations, equivalent, responsibility)
+        for some, block, rows in observations.blocks(poses):
+            for mate in self.group:
+                equivalent = block._replace(rotation=block.rotation @ mate)
+                kernels.insert(self.numerator, self.denominator, self.grid, some, equivalent, responsibility[rows])
 
     def add_slices(self, rotations: Tensor, disc: HalfDisc, values: Tensor, weights: Tensor) -> None:
         """Insert ready-made slices `(n, P)`: weighted data and weights."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -61,12 +62,40 @@ def _spread(
     numerator: Tensor, denominator: Tensor, order: np.ndarray, work: Callable[[np.ndarray, np.ndarray], None]
 ) -> None:
     """Insert with one private set of sums a thread, then add the sets in a fixed order."""
-    ranges = parts(len(order))
-    sums = [np.zeros((*numerator.shape, 4), np.float32) for _ in ranges]
-    for_each_part(lambda t, a, b: work(sums[t], order[a:b]), len(order))
-    for part in sums:
-        numerator += torch.view_as_complex(torch.from_numpy(part[..., :2]))
-        denominator += torch.from_numpy(part[..., 2])
+    sums = _workspace(tuple(numerator.shape), len(parts(len(order))))
+
+    def insert_part(thread: int, start: int, stop: int) -> None:
+        _clear(sums[thread])
+        work(sums[thread], order[start:stop])
+
+    for_each_part(insert_part, len(order))
+    targets = torch.view_as_real(numerator).numpy(), denominator.numpy()
+    for_each_part(lambda _, first, last: _collect(sums, first, last, *targets), len(numerator))
+
+
+@lru_cache(maxsize=1)
+def _workspace(shape: tuple[int, int, int], threads: int) -> np.ndarray:
+    """Private sums of each thread, kept between calls: fresh memory costs as much as what is done with it."""
+    return np.empty((threads, *shape, 4), np.float32)
+
+
+@compiled
+def _clear(sums):
+    flat = sums.reshape(sums.size)
+    for i in range(flat.size):
+        flat[i] = F(0)
+
+
+@compiled
+def _collect(sums, start, stop, numerator, denominator):
+    """Add the threads' sums between two planes to the volume's."""
+    for t in range(sums.shape[0]):
+        for z in range(start, stop):
+            for y in range(sums.shape[2]):
+                for x in range(sums.shape[3]):
+                    numerator[z, y, x, 0] += sums[t, z, y, x, 0]
+                    numerator[z, y, x, 1] += sums[t, z, y, x, 1]
+                    denominator[z, y, x] += sums[t, z, y, x, 2]
 
 
 @compiled

@@ -1,0 +1,74 @@
+"""Rows of numbers in a file, for sets of images that memory does not hold."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryospin.errors import InputError
+
+
+class DiskRows:
+    """A tensor `(N, P)` that lies in a file: rows are copied to memory when they are asked for, and only so far as asked.
+
+    The file has no name, so it is gone with the process however that ends.
+    """
+
+    def __init__(self, array: np.ndarray, mapping: mmap.mmap) -> None:
+        self._array, self._mapping = array, mapping
+
+    @classmethod
+    def create(cls, count: int, width: int, dtype: torch.dtype, folder: Path) -> DiskRows:
+        """A file of zeros in a folder; raises `InputError` where the disk has no room for it."""
+        numbers = torch.empty(0, dtype=dtype).numpy().dtype
+        size = count * width * numbers.itemsize
+        with tempfile.TemporaryFile(dir=folder) as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                raise InputError(
+                    f"has no room for {size / 2**30:.1f} GiB of packed images ({error.strerror})",
+                    where=folder,
+                    remedy="Free some space, give --out on another disk, more --memory, or a smaller --box",
+                ) from error
+            mapping = mmap.mmap(file.fileno(), size)
+        return cls(np.frombuffer(mapping, numbers).reshape(count, width), mapping)
+
+    @property
+    def shape(self) -> torch.Size:
+        """`(N, P)`."""
+        return torch.Size(self._array.shape)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, which: Tensor | slice | tuple[slice, slice]) -> Tensor:
+        """Rows as a tensor in memory, or for a pair of slices the same rows cut short, still on disk."""
+        if isinstance(which, tuple):
+            return cast(Tensor, DiskRows(self._array[which], self._mapping))
+        rows = self._array[which.numpy() if isinstance(which, Tensor) else which]
+        out = torch.from_numpy(rows if isinstance(which, Tensor) else rows.copy())
+        self._release()
+        return out
+
+    def __setitem__(self, which: Tensor, values: Tensor) -> None:
+        self._array[which.numpy()] = values.numpy()
+        self._release()
+
+    def _release(self) -> None:
+        """Let go of the pages that were touched; what they hold stays in the file."""
+        self._mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def allocate_rows(count: int, width: int, dtype: torch.dtype, folder: Path | None) -> Tensor:
+    """A place for `count` rows: a tensor in memory or, where a folder is given, `DiskRows` there that stand in for one."""
+    if folder is None:
+        return torch.empty(count, width, dtype=dtype)
+    return cast(Tensor, DiskRows.create(count, width, dtype, folder))

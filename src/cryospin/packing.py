@@ -1,0 +1,233 @@
+"""Images on disk to the packed working set of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryospin.disk_rows import allocate_rows
+from cryospin.errors import InputError
+from cryospin.formats.stack import ImageLocation, read_images, unusable
+from cryospin.fourier import HalfDisc, pack
+from cryospin.kernels.types import Observations
+from cryospin.optics import contrast_transfer, odd_aberration
+from cryospin.resampling import Resampler
+
+if TYPE_CHECKING:
+    from cryospin.particles import ParticleSet
+
+_CHUNK_PIXELS = 1 << 23
+_BACKGROUND_RADIUS = 0.45
+_SAME_LATTICE = 1e-6
+_LOOKED_AT = 2000
+"""Images that the contrast is told from: their average has hardly any noise left at the lowest frequencies."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The working set of a run.
+
+    observations: packed images and CTFs, weights still 1
+    pixel_size: Å per pixel at the run's box
+    inverted: whether the images' contrast was turned over on load
+    centre: displacements of the particles that were undone on load, float64 `(N, 2)`, Å
+    """
+
+    observations: Observations
+    pixel_size: float
+    inverted: bool
+    centre: Tensor
+
+
+def bytes_packed(count: int, box: int) -> int:
+    """What `count` packed images with their CTFs take."""
+    return count * len(HalfDisc.build(box // 2 - 1)) * 12
+
+
+def pack_particles(
+    particles: ParticleSet,
+    box: int,
+    *,
+    invert: bool | None,
+    recentre: bool,
+    folder: Path | None,
+    progress: Callable[[int], None],
+) -> Packed:
+    """See `ParticleSet.pack`."""
+    work = _Packing.of(particles, box, recentre)
+    inverted = work.looks_dark() if invert is None else invert
+    disc, count = work.disc, len(particles)
+    images = allocate_rows(count, len(disc), torch.complex64, folder)
+    ctf = allocate_rows(count, len(disc), torch.float32, folder)
+    for rows, packed in work.all():
+        at = torch.from_numpy(rows)
+        images[at] = packed.neg_() if inverted else packed
+        ctf[at] = work.transfer(rows)
+        progress(len(rows))
+    observations = Observations(
+        images=images,
+        ctf=ctf,
+        weight=torch.ones(1, len(disc)),
+        group=torch.zeros(count, dtype=torch.long),
+        scale=torch.ones(count),
+        disc=disc,
+        box=box,
+    )
+    return Packed(observations, particles.size_angstrom / box, inverted, work.centre)
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """How the images of a set become coefficients.
+
+    centre: displacements to undo, float64 `(N, 2)`, Å, or None where none are
+    """
+
+    particles: ParticleSet
+    disc: HalfDisc
+    box: int
+    recentre: bool
+    centre: Tensor
+    lattices: list[_Lattice]
+
+    @classmethod
+    def of(cls, particles: ParticleSet, box: int, recentre: bool) -> _Packing:
+        """Sort the particles by how they are sampled."""
+        disc = HalfDisc.build(box // 2 - 1)
+        return cls(particles, disc, box, recentre, _centres(particles, recentre), list(_lattices(particles, disc)))
+
+    def all(self) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Every particle's coefficients, some rows at a time."""
+        for lattice in self.lattices:
+            yield from self._of_lattice(lattice, lattice.rows)
+
+    def transfer(self, rows: np.ndarray) -> Tensor:
+        """CTF of some particles, float32 `(n, P)`."""
+        optics = self.particles.table.optics.take(torch.from_numpy(rows))
+        return contrast_transfer(optics, self.disc, self.box, self.particles.size_angstrom / self.box)
+
+    def looks_dark(self) -> bool:
+        """Whether the average particle, its CTF undone, is darker than its surroundings.
+
+        The rotational average of any compact density is a blob at the centre, whose transform is positive at
+        the lowest frequencies: its sign there is the contrast's.
+        """
+        low = (self.disc.shell >= 1) & (self.disc.shell <= 3)
+        every = max(1, len(self.particles) // _LOOKED_AT)
+        total = 0.0
+        for lattice in self.lattices:
+            for rows, packed in self._of_lattice(lattice, lattice.rows[::every]):
+                total += float((packed[:, low].real * self.transfer(rows)[:, low]).sum())
+        return total < 0
+
+    def _of_lattice(self, lattice: _Lattice, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Coefficients of some particles of a lattice, one chunk after another."""
+        where, outside = self.particles.images, background(lattice.box)
+        for part, images in _read_ahead(where, chunks(rows, _CHUNK_PIXELS // lattice.box**2)):
+            _refuse_broken(self.particles, images, part)
+            packed = lattice.transform(_normalise(images, outside))
+            if lattice.aberration is not None:
+                packed *= lattice.aberration.conj()
+            if self.recentre:
+                shift = (self.centre[part] / self.particles.size_angstrom).float()
+                packed *= self.disc.shift_phase(shift, box=1).conj()
+            if (sign := self.particles.table.sign) is not None and bool((sign != sign[0]).any()):
+                packed *= sign[torch.from_numpy(part), None]
+            yield part, packed
+
+
+@dataclass(frozen=True)
+class _Lattice:
+    """Particles whose images are sampled alike.
+
+    rows: of the particle set, in the order they are best read; box: pixels
+    transform: images to coefficients at the frequencies of the run's half-disc
+    aberration: factor on those coefficients that the microscope left, or None
+    """
+
+    rows: np.ndarray
+    box: int
+    transform: Callable[[Tensor], Tensor]
+    aberration: Tensor | None
+
+
+def _lattices(particles: ParticleSet, disc: HalfDisc) -> Iterator[_Lattice]:
+    """The particles, by how their images have to be brought to the disc's frequencies."""
+    optics, size = particles.table.optics, particles.size_angstrom
+    kinds, of_row = np.unique(
+        np.stack([optics.group.numpy(), particles.images.boxes], axis=1), axis=0, return_inverse=True
+    )
+    frequencies = torch.stack([disc.kx, disc.ky], dim=1).double()
+    for number, (group, side) in enumerate(kinds.tolist()):
+        conditions = optics.groups[group]
+        # A frequency k of the particle, in cycles per common box, lies at M^-1 k on the image's lattice.
+        warp = torch.linalg.inv(conditions.distortion) * (side * conditions.pixel_size / size)
+        same = torch.allclose(warp, torch.eye(2, dtype=torch.float64), atol=_SAME_LATTICE, rtol=0)
+        transform = partial(pack, disc=disc) if same else Resampler(side, frequencies @ warp.T)
+        rows = np.flatnonzero(of_row.reshape(-1) == number)
+        rows = rows[particles.images.reading_order(rows)]
+        yield _Lattice(rows, side, transform, odd_aberration(conditions, disc, size))
+
+
+def _centres(particles: ParticleSet, recentre: bool) -> Tensor:
+    """Displacements to undo, Å."""
+    if not recentre:
+        return torch.zeros(len(particles), 2, dtype=torch.float64)
+    if particles.table.shift is None:
+        raise InputError(
+            "has no shifts to centre the particles by", where=particles.table.path, remedy="Drop --recentre, or align first"
+        )
+    return particles.table.shift
+
+
+def _read_ahead(where: ImageLocation, parts: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Rows with their images, the next part being read while this one is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="cryospin-read") as reader:
+        before: tuple[np.ndarray, Future[Tensor]] | None = None
+        for rows in parts:
+            coming = rows, reader.submit(read_images, where, rows)
+            if before is not None:
+                yield before[0], before[1].result()
+            before = coming
+        if before is not None:
+            yield before[0], before[1].result()
+
+
+def _refuse_broken(particles: ParticleSet, images: Tensor, rows: np.ndarray) -> None:
+    """Name the first image that cannot be used."""
+    flat = images.flatten(1)
+    for bad, what in ((unusable(images), "NaN or infinite pixels"), (flat.amax(1) == flat.amin(1), "no contrast")):
+        if bad.any():
+            row, where, table = int(rows[int(bad.nonzero()[0])]), particles.images, particles.table
+            raise InputError(
+                f"image {where.slice[row] + 1} (row {table.rows[row] + 1} of {table.path.name}) has {what}",
+                where=where.stacks[where.stack[row]].path,
+                remedy="Remove the particle from the table; cryospin check --deep lists all such images",
+            )
+
+
+def chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Rows one part after another, at most `size` at a time."""
+    for start in range(0, len(rows), max(1, size)):
+        yield rows[start : start + max(1, size)]
+
+
+def background(box: int) -> Tensor:
+    """Pixels that no particle should reach: outside 90 % of the box, bool `(box, box)`."""
+    k = torch.arange(box) - box // 2
+    return torch.hypot(k[:, None].float(), k.float()) > _BACKGROUND_RADIUS * box
+
+
+def _normalise(images: Tensor, outside: Tensor) -> Tensor:
+    """Images with mean 0 and variance 1 in the background."""
+    background = images[:, outside]
+    variance, mean = torch.var_mean(background, dim=1, keepdim=True)
+    return (images - mean[..., None]) / variance.clamp_min(1e-20).sqrt()[..., None]
