@@ -6,6 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import mrcfile
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +16,6 @@ from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
-from cryospin.evaluation.alignment import move_map
 from cryospin.kernels.types import Poses
 from cryospin.poses.modes import Modes
 from cryospin.preparation import prepare, true_poses
@@ -53,9 +54,7 @@ def records() -> list[EpochRecord]:
     return [
         EpochRecord("explore", 60.0, -10.0, epoch=1, seconds=4.0),
         EpochRecord("compete", 40.0, -20.0, winners=wins, winner_names=NAMES, epoch=2, seconds=9.0),
-        EpochRecord(
-            "refine", 20.0, -30.0, pose_change_deg=1.5, winners=wins, winner_names=NAMES, resolution_A=21.0, epoch=3, seconds=11
-        ),
+        EpochRecord("refine", 20.0, -30.0, 1.5, wins, NAMES, resolution_A=21.0, epoch=3, seconds=11.0),
     ]
 
 
@@ -95,11 +94,7 @@ def write_run(data: Path, out: Path, *, heads: bool = True, epochs: int = 3) -> 
 def images(tmp_path_factory, blobs) -> Path:
     """A folder with particles of known pose; three of the images are noise."""
     folder = tmp_path_factory.mktemp("images")
-    density = move_map(blobs.density(BOX), torch.eye(3), torch.zeros(3))
-    simulate(density, PIXEL, COUNT, folder, ImagingConditions(snr=0.5, shift_sd=1.0), seed=1)
-    import mrcfile
-    import numpy as np
-
+    simulate(blobs.density(BOX), PIXEL, COUNT, folder, ImagingConditions(snr=0.5, shift_sd=1.0), seed=1)
     with mrcfile.open(folder / "particles.mrcs", mode="r+") as handle:
         noise = np.random.default_rng(1).normal(size=(len(JUNK), BOX, BOX))
         handle.data[list(JUNK)] = (noise * handle.data.std()).astype(np.float32)
