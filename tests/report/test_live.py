@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import urllib.error
@@ -54,7 +55,7 @@ def test_pages_come_in_time_and_cost_no_more_than_their_share(cost, epoch):
             pages.append((clock.now - begun, kind))
             allowance.do(kind, lambda kind=kind: clock.pass_by(cost if kind == "figures" else 0.05 * cost))
     times = [t for t, _ in pages]
-    assert min(b - a for a, b in zip(times, times[1:], strict=False)) >= PERIOD
+    assert min(b - a for a, b in itertools.pairwise(times)) >= PERIOD
     # What a page costs is known only after the first of its kind.
     assert allowance.spent <= SHARE * ends + cost
     assert sum(kind == "figures" for _, kind in pages) >= min(ends / (2 * max(PERIOD, epoch)), 0.5 * SHARE * ends / cost) - 1

@@ -35,6 +35,16 @@ def colours(browser, path):
     return imread(path)[..., :3]
 
 
+def settle(browser):
+    """Until what was asked for has been drawn."""
+    browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def set_contour(browser, percent):
+    slider = "document.getElementById('contour')"
+    browser.run(f"{slider}.value = {percent}; {slider}.dispatchEvent(new Event('input'))")
+
+
 def is_drawn(pixels):
     return (pixels.min(axis=-1) < 0.95).mean()
 
@@ -58,19 +68,19 @@ def test_the_map_is_drawn_and_follows_its_controls(browser, tmp_path):
     assert 0.01 < is_drawn(first) < 0.8
     # It is drawn in light and shade, not as a flat patch.
     assert len(np.unique((first * 255).astype(np.uint8).reshape(-1, 3), axis=0)) > 50
-    browser.run("(() => { const c = document.getElementById('contour'); c.value = 70; c.dispatchEvent(new Event('input')); })()")
-    browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    set_contour(browser, 70)
+    settle(browser)
     assert is_drawn(colours(browser, tmp_path / "tight.png")) < 0.7 * is_drawn(first)
     assert "70 % of the highest density" in browser.run("document.getElementById('enclosed').textContent")
 
 
 def test_half_maps_and_the_other_hand_are_drawn(browser, tmp_path):
-    browser.run("(() => { const c = document.getElementById('contour'); c.value = 30; c.dispatchEvent(new Event('input')); })()")
+    set_contour(browser, 30)
     browser.run("document.querySelector('input[value=map]').click()")
     seen = {}
     for name in ("map", "half1", "half2", "both"):
         browser.run(f"document.querySelector('input[value={name}]').click()")
-        browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        settle(browser)
         seen[name] = colours(browser, tmp_path / f"{name}.png")
         assert is_drawn(seen[name]) > 0.01
     # Half 1 is blue and half 2 orange.
@@ -80,7 +90,7 @@ def test_half_maps_and_the_other_hand_are_drawn(browser, tmp_path):
         assert sign * blue_over_red > 0.05
     browser.run("document.querySelector('input[value=map]').click()")
     browser.run("document.getElementById('other-hand').click()")
-    browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    settle(browser)
     other = colours(browser, tmp_path / "other.png")
     assert is_drawn(other) > 0.01
     assert np.abs(other - seen["map"]).mean() > 0.002
