@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ CURVES = {
 _RESULTS = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.csv", "particles.star", "metrics.jsonl")
 _CONFIDENCE = "rlnMaxValueProbDistribution"
 _THRESHOLD = 0.143
+_COMMON_START = re.compile(r"half-sets start from one map low-passed to ([0-9.]+ Å)")
 
 Record = dict[str, Any]
 
@@ -132,6 +134,11 @@ class Contents:
         """How long the run took, or how long it has been going, as far as it tells."""
         stamps = [float(r["seconds"]) for r in self.records if r.get("seconds") is not None]
         return max([0.0, *stamps])
+
+    @property
+    def common_start(self) -> str:
+        """Resolution up to which both half maps started from the same map, as the log has it; empty where it does not say."""
+        return next((m[1] for line in self.log if (m := _COMMON_START.search(line))), "")
 
     @property
     def warnings(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from cryospin.geometry.rotations import distance_deg
@@ -15,7 +16,7 @@ from cryospin.report.histograms import plot_confidence, plot_defocus, plot_shift
 from cryospin.report.numbers import DOUBTFUL, Numbers
 from cryospin.report.progress import plot_heads, plot_progress
 from cryospin.report.spheres import plot_head_maps, plot_modes
-from cryospin.report.style import as_data_uri
+from cryospin.report.style import as_data_uri, data_uri
 
 _SHOWN = 6
 _DECIDED = 0.99
@@ -37,16 +38,20 @@ def draw(contents: Contents, numbers: Numbers, folder: Path | None = None) -> di
         found["fsc"] = as_data_uri(figure)
     if contents.rotation is not None and len(contents.rotation):
         factor = numbers.sampling.compensation if numbers.sampling else None
-        found["orientations"] = as_data_uri(
-            plot_orientations(contents.rotation, at("orientations"), compensation=factor), "png"
-        )
+        figure = plot_orientations(contents.rotation, at("orientations"), compensation=factor)
+        found["orientations"] = _png(figure, at("orientations"))
     if contents.maps:
-        found["slices"] = as_data_uri(plot_slices(contents.maps.density, contents.maps.voxel, at("slices")), "png")
+        found["slices"] = _png(plot_slices(contents.maps.density, contents.maps.voxel, at("slices")), at("slices"))
     if contents.records:
         found["progress"] = as_data_uri(plot_progress(contents.records, at("progress")))
     if any(r.get("winners") for r in contents.records):
         found["heads"] = as_data_uri(plot_heads(contents.records, at("heads")))
     return found | _of_particles(contents)
+
+
+def _png(figure: Figure, path: Path | None) -> str:
+    """A figure's picture; the one that was written, where it was."""
+    return as_data_uri(figure, "png") if path is None else data_uri(path.read_bytes(), "image/png")
 
 
 def _of_particles(contents: Contents) -> dict[str, str]:
