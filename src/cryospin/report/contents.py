@@ -137,7 +137,7 @@ class Contents:
 
     @property
     def common_start(self) -> str:
-        """Resolution up to which both half maps started from the same map, as the log has it; empty where it does not say."""
+        """Resolution of the map that both half maps started from, as the log has it; empty where it does not say."""
         return next((m[1] for line in self.log if (m := _COMMON_START.search(line))), "")
 
     @property
