@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from cryospin.report.style import BLUE, GREEN, INK, ORANGE, VERMILION, new_figure, tidy
 
 _SIZE = (4.8, 3.0)
+_MARGINS = {"left": 0.14, "right": 0.97, "bottom": 0.17, "top": 0.96}
 _BINS = 40
 _OUTLIERS = 0.002
 """Share of the values at either end that an axis need not show."""
@@ -70,8 +71,8 @@ def plot_shortfall(shortfall: np.ndarray, doubtful: float) -> Figure:
 
 
 def _one() -> tuple[Figure, Any]:
-    figure = new_figure(*_SIZE)
-    axes = figure.subplots()
+    figure = new_figure(*_SIZE, arrange=False)
+    axes = figure.subplots(gridspec_kw=_MARGINS)
     tidy(axes)
     return figure, axes
 

@@ -16,7 +16,7 @@ RIGHT_DEG = 20.0
 """A head is right about an image if the view it guesses is this near to the one the image ended at; the turn in the plane
 is searched for each view anyway."""
 
-_POINTS = (60, 120)
+_POINTS = (45, 90)
 _KERNEL = 80.0
 """Concentration of the kernel that shares are smoothed with: half of its weight lies within 7.6 degrees."""
 
@@ -33,8 +33,8 @@ def plot_head_maps(beams: Tensor, errors_deg: Tensor) -> Figure:
     columns = [(f"head {m + 1}", right[:, m]) for m in range(right.shape[1])]
     columns.append(("best of all", right.max(1)))
     rows = math.ceil(len(columns) / _COLUMNS)
-    figure = new_figure(8.0, 1.25 * rows + 0.1)
-    panels = figure.subplots(rows, _COLUMNS, squeeze=False, subplot_kw={"projection": "mollweide"})
+    figure = new_figure(8.0, 1.25 * rows + 0.1, arrange=False)
+    panels = _globes(figure, rows, _COLUMNS, right=0.905)
     lat, lon, points = _globe()
     weight = np.exp(_KERNEL * (points @ beams.double().numpy().T - 1))
     weight /= weight.sum(1, keepdims=True).clip(1e-300)
@@ -45,7 +45,7 @@ def plot_head_maps(beams: Tensor, errors_deg: Tensor) -> Figure:
         _bare(panel, f"{name}: {100 * share.mean():.0f} %")
     for panel in panels.flat[len(columns) :]:
         panel.set_axis_off()
-    bar = figure.colorbar(mesh, ax=panels, shrink=0.7, aspect=24, pad=0.015)
+    bar = figure.colorbar(mesh, cax=figure.add_axes((0.92, 0.15, 0.014, 0.66)))
     bar.set_label(f"images right to {RIGHT_DEG:.0f}° (%)", fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK)
     bar.outline.set_visible(False)
@@ -59,8 +59,8 @@ def plot_modes(particles: Sequence[tuple[str, Tensor, np.ndarray]]) -> Figure:
     """
     columns = 3
     rows = math.ceil(len(particles) / columns)
-    figure = new_figure(8.0, 1.65 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "mollweide"})
+    figure = new_figure(8.0, 1.65 * rows, arrange=False)
+    panels = _globes(figure, rows, columns, right=0.995)
     for panel, (title, rotation, share) in zip(panels.flat, particles, strict=False):
         _bare(panel, title)
         panel.grid(color="#dddddd", linewidth=0.5)
@@ -72,6 +72,13 @@ def plot_modes(particles: Sequence[tuple[str, Tensor, np.ndarray]]) -> Figure:
     for panel in panels.flat[len(particles) :]:
         panel.set_axis_off()
     return figure
+
+
+def _globes(figure: Figure, rows: int, columns: int, right: float) -> Any:
+    """Panels of the sphere side by side, with room for a title above each."""
+    title = 0.22 / figure.get_figheight()
+    places = {"left": 0.005, "right": right, "bottom": 0.01, "top": 1 - title, "wspace": 0.04, "hspace": 1.2 * title * rows}
+    return figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "mollweide"}, gridspec_kw=places)
 
 
 def _bare(panel: Any, title: str) -> None:

@@ -23,9 +23,12 @@ INK, FAINT = "#333333", "#999999"
 _DPI = 150
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, sides in inches, that belongs to no window and no global state."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+def new_figure(width: float, height: float, *, arrange: bool = True) -> Figure:
+    """An empty figure, sides in inches, that belongs to no window and no global state.
+
+    arrange: find places for its parts when it is drawn; a figure that has them laid out by hand is drawn in half the time
+    """
+    figure = Figure(figsize=(width, height), layout="constrained" if arrange else None, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
