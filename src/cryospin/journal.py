@@ -33,9 +33,14 @@ class Journal:
     watchers: Sequence[Watcher] = ()
     epochs: int = 0
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far."""
+        return time.monotonic() - self.started
+
     def note(self, text: str) -> None:
         """A line for the log and whoever watches."""
-        self.folder.log(time.monotonic() - self.started, text)
+        self.folder.log(self.seconds, text)
         self.listener.note(text)
 
     def expect(self, stage: str, epochs: int) -> None:
@@ -55,7 +60,7 @@ class Journal:
         density: gives the map as it stands
         """
         self.epochs += 1
-        record.epoch, record.seconds = self.epochs, round(time.monotonic() - self.started, 3)
+        record.epoch, record.seconds = self.epochs, round(self.seconds, 3)
         if self.truth is not None and poses is not None:
             rotation, shift = (x[poses.image] for x in self.truth)
             errors = pose_errors(poses.rotation, poses.shift, rotation, shift, group)

@@ -82,7 +82,7 @@ def write_run(data: Path, out: Path, *, heads: bool = True, epochs: int = 3) -> 
     sets.measure(modes.best(), problem.last_shell)
     refinement = Refinement(sets, modes, problem.last_shell, proposers)
     folder = RunFolder.create(settings)
-    write_about(folder.path)
+    write_about(folder.path, "cpu (as asked)")
     folder.log(0.2, "warning: <b>made up</b> & short")
     for record in records()[:epochs]:
         folder.epoch(record)

@@ -117,10 +117,10 @@ def test_a_watcher_that_fails_is_dropped_and_the_run_goes_on(folder):
 
 
 def test_versions_and_devices_are_noted_at_the_start(folder):
-    watchers(folder.path, 240.0, time.monotonic())
+    watchers(folder.path, 240.0, time.monotonic(), "cpu (as asked)")
     about = json.loads((folder.path / "report" / "about.json").read_text())
     assert about["versions"]["torch"] == torch.__version__
-    assert about["devices"]["cpu"]
+    assert about["devices"]["computed on"] == "cpu (as asked)"
 
 
 @pytest.fixture

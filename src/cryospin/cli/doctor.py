@@ -24,11 +24,19 @@ def examine() -> Findings:
 
     return {
         "versions": versions(),
-        "devices": devices(),
+        "devices": devices() | _chosen(),
         "threads": _threads(),
         "kernels": _kernels(),
         "compile cache": _compile_cache(),
     }
+
+
+def _chosen() -> dict[str, str]:
+    """The device that a run takes unless it is told."""
+    from cryospin.device import choose
+
+    chosen = choose("auto")
+    return {"auto": f"{chosen.device} ({chosen.reason})"}
 
 
 def _threads() -> dict[str, int]:
@@ -43,14 +51,17 @@ def _threads() -> dict[str, int]:
 
 def _kernels() -> dict[str, str]:
     """Which kernels there are for each kind of device."""
-    import importlib.util
+    from importlib.metadata import PackageNotFoundError, version
 
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
     widest = next((name for name in ("avx512f", "avx2", "avx", "neon") if features.get(name)), "no vector unit known")
-    cuda = importlib.util.find_spec("cryospin.kernels.cuda") is not None
-    return {"cpu": f"numba, {widest}", "cuda": "Triton" if cuda else "none in this version"}
+    try:
+        triton = f"Triton {version('triton')}"
+    except PackageNotFoundError:
+        triton = "none: Triton is not installed"
+    return {"cpu": f"numba, {widest}", "cuda": triton}
 
 
 def _compile_cache() -> dict[str, Any]:

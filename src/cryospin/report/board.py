@@ -35,7 +35,7 @@ class Board:
             self.writer.add_scalar(f"winners/{name}", count / total, record.epoch, new_style=True)
         density = glimpse.density
         if density is not None and (kind := self.allowance.choose()):
-            self.allowance.do(kind, lambda: self.writer.add_image("map/slices", slices(density()), record.epoch))
+            self.allowance.do(kind, lambda: self.writer.add_image("map/slices", slices(density().cpu()), record.epoch))
         self.writer.flush()
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cryospin.errors import InputError
 from cryospin.formats.whole import whole
-from cryospin.fourier import FourierGrid, map_to_grid, unpack
-from cryospin.kernels import cpu as kernels
+from cryospin.fourier import CPU, FourierGrid, map_to_grid, unpack
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 from cryospin.noise import shell_mean
 from cryospin.proposals.heads import INPUT_RADIUS, HeadProposals
@@ -42,21 +42,22 @@ def gather_evidence(
     Costs a fraction of a second, whatever the number of images.
 
     density: the final map `(d, d, d)`
-    observations: all images, with their noise weights and contrasts
-    poses: the best pose of each image, by image
+    observations: all images, with their noise weights and contrasts, wherever they are
+    poses: the best pose of each image, by image, on the CPU
     shortfall: by how many standard errors each image's contrast falls short of the usual, `(N,)`
     shell: the resolution, cycles per box
     group: the particle's point group, `(order, 3, 3)`
     """
     radius = min(observations.disc.radius, max(4, round(shell)))
+    shortfall = shortfall.float().cpu()
     views = views_of(density, observations, poses, radius)
     worst = shortfall.argsort(descending=True)
     middle = len(worst) // 2
     rows = torch.cat([worst[:_DOUBTFUL], worst[middle : middle + _TYPICAL]])
     image, expected = _thumbnails(density, observations, poses, rows, radius)
     found = {
-        "shortfall": shortfall.float(),
-        "contrast": observations.scale.float(),
+        "shortfall": shortfall,
+        "contrast": observations.scale.float().cpu(),
         "thumbnail_row": rows,
         "thumbnail_image": image.half(),
         "thumbnail_expected": expected.half(),
@@ -68,7 +69,7 @@ def gather_evidence(
         "view_correlation": views.correlation,
     }
     if heads is not None and heads.trained:
-        found |= _head_errors(heads, observations, poses, group)
+        found |= _head_errors(heads, observations, poses, group.cpu())
     return {name: value.contiguous() for name, value in found.items()}
 
 
@@ -77,14 +78,15 @@ def _thumbnails(
 ) -> tuple[Tensor, Tensor]:
     """Images and what the map predicts for them, both Wiener-filtered, `C S / (C^2 S + N)`: `(n, b, b)` each."""
     o = observations.up_to(min(radius, _THUMBNAIL // 2 - 1))
-    some, at = o.take(rows), poses.take(rows)
-    grid = FourierGrid(o.disc.radius)
-    model = kernels.slices(map_to_grid(density, grid), grid, at.rotation, o.disc)
-    signal = shell_mean((model.real**2 + model.imag**2).mean(0), o.disc)[o.disc.shell]
-    gain = some.ctf * signal / (some.ctf**2 * signal + 1 / o.weight[0].clamp_min(1e-12))
-    model *= o.disc.shift_phase(at.shift, o.box) * some.ctf
+    some, at = o.take(rows).to(CPU), poses.take(rows)
+    disc = some.disc
+    grid = FourierGrid(disc.radius)
+    model = kernels.slices(map_to_grid(density, grid), grid, at.rotation, disc)
+    signal = shell_mean((model.real**2 + model.imag**2).mean(0), disc)[disc.shell]
+    gain = some.ctf * signal / (some.ctf**2 * signal + 1 / some.weight[0].clamp_min(1e-12))
+    model *= disc.shift_phase(at.shift, o.box) * some.ctf
     box = min(_THUMBNAIL, o.box)
-    return tuple(_unit(unpack((x * gain).to(torch.complex64), o.disc, box)) for x in (some.images, model))  # type: ignore[return-value]
+    return tuple(_unit(unpack((x * gain).to(torch.complex64), disc, box)) for x in (some.images, model))  # type: ignore[return-value]
 
 
 def _unit(images: Tensor) -> Tensor:
@@ -100,7 +102,7 @@ def _head_errors(heads: HeadProposals, observations: Observations, poses: Poses,
     The turn in the plane is left out: it is searched for every view that a head proposes.
     """
     rows = torch.linspace(0, len(poses.image) - 1, min(len(poses.image), _HEAD_SAMPLE)).long()
-    guess = heads.propose(observations.up_to(INPUT_RADIUS).take(rows)).rotation.unflatten(0, (len(rows), -1))
+    guess = heads.propose(observations.up_to(INPUT_RADIUS).take(rows)).rotation.cpu().unflatten(0, (len(rows), -1))
     right = poses.rotation[rows]
     cosine = torch.einsum("nmi,ngi->nmg", guess[..., 2, :], torch.einsum("ni,gij->ngj", right[:, 2], group.float()))
     return {"head_row": rows, "head_error_deg": torch.rad2deg(cosine.amax(2).clamp(-1, 1).acos())}

@@ -17,7 +17,6 @@ from cryospin.report.style import BLUE, FAINT, GREEN, INK, ORANGE, SKY, VERMILIO
 
 _CURVE_COLOURS = (BLUE, GREEN, SKY, ORANGE, VERMILION)
 _MAP_POINTS = (120, 240)
-_CHUNK = 2048
 _TICK_ROOM = 0.09
 
 
@@ -115,22 +114,19 @@ def _even_ticks(highest: float) -> list[float]:
 
 def _view_density(rotations: Tensor) -> Any:
     """A function of (tilt, rot) in radians giving the views' density relative to an even one."""
-    beam = rotations[:, 2].float().numpy()
+    beam = rotations[:, 2].double().numpy()
     nside = int(np.clip(2 ** math.floor(math.log2(math.sqrt(max(1, len(beam)) / 12 / 8) + 1e-9)), 2, 16))
     pixels = healpix.nside2npix(nside)
     counts = np.bincount(healpix.vec2pix(nside, beam[:, 0], beam[:, 1], beam[:, 2]), minlength=pixels)
     relative = counts / counts.mean()
-    centres = np.stack(healpix.pix2vec(nside, np.arange(pixels)), axis=1).astype(np.float32)
+    centres = np.stack(healpix.pix2vec(nside, np.arange(pixels)), axis=1)
     width = math.sqrt(4 * math.pi / pixels)
 
     def density(tilt: np.ndarray, rot: np.ndarray) -> np.ndarray:
-        shape = tilt.shape
-        point = np.stack([np.sin(tilt) * np.cos(rot), np.sin(tilt) * np.sin(rot), np.cos(tilt)], axis=-1).reshape(-1, 3)
-        parts = []
-        for some in np.array_split(point.astype(np.float32), math.ceil(len(point) / _CHUNK)):
-            weight = np.exp((some @ centres.T - 1) / np.float32(0.7 * width) ** 2)
-            parts.append((weight @ relative.astype(np.float32)) / weight.sum(1))
-        return np.concatenate(parts).reshape(shape)
+        points = np.stack([np.sin(tilt) * np.cos(rot), np.sin(tilt) * np.sin(rot), np.cos(tilt)], axis=-1)
+        # Row by row: all points against all pixels would fill hundreds of megabytes.
+        weights = (np.exp((row @ centres.T - 1) / (0.7 * width) ** 2) for row in points)
+        return np.stack([(weight @ relative) / weight.sum(1) for weight in weights])
 
     return density
 

@@ -103,18 +103,23 @@ class LivePage:
             contents.maps = self.shown
             write_page(contents, Numbers(), self.pictures)
             return
-        contents.rotation = glimpse.rotation
+        contents.rotation = glimpse.rotation.cpu() if glimpse.rotation is not None else None
         if glimpse.density is not None:
-            density = glimpse.density()
+            density = glimpse.density().cpu()
             contents.maps = self.shown = Maps(density, self.size_angstrom / density.shape[0])
         numbers = Numbers.of(contents)
         self.pictures = draw(contents, numbers)
         write_page(contents, numbers, self.pictures)
 
 
-def watchers(folder: Path, size_angstrom: float, started: float) -> list[Watcher]:
-    """Whoever watches a run: its page, and TensorBoard where that is installed."""
-    write_about(folder)
+def watchers(folder: Path, size_angstrom: float, started: float, device: str) -> list[Watcher]:
+    """Whoever watches a run: its page, and TensorBoard where that is installed.
+
+    size_angstrom: side of the box
+    started: when the run began, by the monotonic clock
+    device: what it computes on, in words
+    """
+    write_about(folder, device)
     found: list[Watcher] = [LivePage(folder, size_angstrom, Allowance(started))]
     if importlib.util.find_spec("tensorboard") is not None:
         from cryospin.report.board import Board
@@ -123,13 +128,15 @@ def watchers(folder: Path, size_angstrom: float, started: float) -> list[Watcher
     return found
 
 
-def write_about(folder: Path) -> None:
-    """Note versions, devices and the time in `report/about.json`."""
+def write_about(folder: Path, device: str) -> None:
+    """Note versions, devices and the time in `report/about.json`, unless the run was begun before and goes on."""
     from cryospin.environment import devices, versions
 
-    started = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    about = {"started": started, "versions": versions(), "devices": devices()}
     path = folder / ABOUT
+    if path.exists():
+        return
+    started = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    about = {"started": started, "versions": versions(), "devices": devices() | {"computed on": device}}
     path.parent.mkdir(exist_ok=True)
     with whole(path) as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n")

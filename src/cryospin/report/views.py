@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryospin.fourier import FourierGrid, map_to_grid, pack, unpack
-from cryospin.kernels import cpu as kernels
+from cryospin.fourier import CPU, FourierGrid, HalfDisc, map_to_grid, pack, unpack
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 from cryospin.noise import shell_mean
 from cryospin.proposals.heads import turn_images
@@ -44,21 +44,21 @@ def views_of(density: Tensor, observations: Observations, poses: Poses, radius: 
     """Sides far from each other, each with the average of up to 100 particles within 12 degrees of it, at least 10.
 
     density: `(d, d, d)`, the map
-    observations: images with their noise weights
-    poses: one for each image, in the order of the images
+    observations: images with their noise weights, wherever they are
+    poses: one for each image, in the order of the images, on the CPU
     radius: frequency limit of the pictures, cycles per box
     """
     o = observations.up_to(radius)
-    grid = FourierGrid(o.disc.radius)
+    grid, disc = FourierGrid(o.disc.radius), HalfDisc.build(o.disc.radius)
     chosen = distant_views(poses.rotation[:, 2])
-    slices = kernels.slices(map_to_grid(density, grid), grid, poses.rotation[chosen], o.disc)
-    projection = unpack(slices, o.disc, o.box)
+    slices = kernels.slices(map_to_grid(density, grid), grid, poses.rotation[chosen], disc)
+    projection = unpack(slices, disc, o.box)
     averages, counts, spreads = [], [], []
     for view, model in zip(poses.rotation[chosen], slices, strict=True):
         angle = (poses.rotation[:, 2] @ view[2]).clamp(-1, 1).acos()
         order = angle.argsort()[:_NEAREST]
         order = order[: max(_LEAST, int((angle[order] <= math.radians(_WITHIN_DEG)).sum()))]
-        averages.append(_average(o.take(order), poses.take(order), view, model))
+        averages.append(_average(o.take(order).to(CPU), poses.take(order), view, model))
         counts.append(len(order))
         spreads.append(math.degrees(float((angle[order] ** 2).mean().sqrt())))
     average = torch.stack(averages)
