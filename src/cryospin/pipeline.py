@@ -24,6 +24,7 @@ from cryospin.origin import Origin
 from cryospin.packing import Packed, bytes_packed
 from cryospin.particles import ParticleSet
 from cryospin.preparation import prepare, true_poses
+from cryospin.report.live import watchers
 from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
 from cryospin.stages import FIRST_SHELL, STAGES, Refine, Stage, Start, Work
@@ -78,7 +79,8 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     truth = true_poses(settings, particles, packed)
     if not folder.origin.exists():
         Origin.of(settings, particles).write(folder.origin)
-    journal = Journal(folder, listener, started, truth)
+    device = f"{problem.device} ({settings.computes_on.reason})"
+    journal = Journal(folder, listener, started, truth, watchers(folder.path, problem.angstrom(1), started, device))
     work = Work(problem, settings, journal)
     if since is None:
         _describe(journal, settings, particles, packed, problem)

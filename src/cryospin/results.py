@@ -32,6 +32,7 @@ from cryospin.geometry.symmetry import in_asymmetric_unit
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes
+from cryospin.report.evidence import gather_evidence, write_evidence
 from cryospin.settings import Settings
 
 
@@ -48,6 +49,7 @@ class Result:
     half: 0 or 1 for each image
     centre: displacements that were undone on load, `(N, 2)`, Å
     encoder: the trained heads' weights; empty where a run had none
+    evidence: what the report shows of the images
     """
 
     particles: ParticleSet
@@ -59,6 +61,7 @@ class Result:
     half: Tensor
     centre: Tensor
     encoder: dict[str, Tensor]
+    evidence: dict[str, Tensor]
 
     @classmethod
     def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
@@ -67,8 +70,8 @@ class Result:
         ranked, rank = refinement.modes.to(CPU).ranked()
         unit = in_asymmetric_unit(ranked.poses.rotation, problem.group.to(CPU))
         ranked = ranked.with_poses(ranked.poses._replace(rotation=unit), ranked.misfit)
-        encoders = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
-        heads = [{name: weight.cpu() for name, weight in encoder.items()} for encoder in encoders]
+        heads = next((p.heads for p in refinement.proposers if isinstance(p, HeadProposer)), None)
+        maps, best = final_maps(refinement.sets, refinement.modes).cpu(), ranked.best()
         resolved = {
             "box": problem.box,
             "pixel_size_A": problem.pixel_size,
@@ -79,13 +82,22 @@ class Result:
         return cls(
             particles=particles,
             config=settings.table() | resolved,
-            maps=final_maps(refinement.sets, refinement.modes).cpu(),
-            poses=ranked.best(),
+            maps=maps,
+            poses=best,
             competing=ranked,
             confidence=ranked.responsibilities()[rank == 0],
             half=refinement.sets.half.cpu(),
             centre=packed.centre,
-            encoder=heads[0] if heads else {},
+            encoder={name: weight.cpu() for name, weight in heads.encoder.state_dict().items()} if heads else {},
+            evidence=gather_evidence(
+                maps.map,
+                refinement.sets.observations(problem.last_shell),
+                best.poses,
+                shortfall=refinement.sets.shortfall,
+                shell=maps.size_angstrom / maps.resolution,
+                group=problem.group,
+                heads=heads,
+            ),
         )
 
 
@@ -178,7 +190,7 @@ class RunFolder:
             path = self.path / name
             if path.exists() and path.stat().st_size > written.get(name, 0):
                 os.truncate(path, written.get(name, 0))
-        for folder in (self.path, self.checkpoints):
+        for folder in (self.path, self.checkpoints, self.path / "report"):
             for part in folder.glob(".*.part"):
                 part.unlink()
 
@@ -208,7 +220,7 @@ class RunFolder:
 
     def write(self, result: Result) -> None:
         """All results and their figures."""
-        from cryospin.report import write_figures
+        from cryospin.report.page import write_report
 
         for name, density in (
             ("map", result.maps.map),
@@ -227,7 +239,8 @@ class RunFolder:
             with whole(self.path / "checkpoints" / "heads.safetensors") as temporary:
                 save_file(result.encoder, temporary)
         self._write_text("config.toml", tomli_w.dumps(result.config))
-        write_figures(self.path)
+        write_evidence(self.path, result.evidence)
+        write_report(self.path)
 
     def _write_fsc(self, maps: FinalMaps) -> None:
         names = ("unmasked", "masked", "randomised", "corrected")

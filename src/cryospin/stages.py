@@ -132,7 +132,7 @@ class Start:
         """See `Stage.step`."""
         if not self.exploration.epochs_left:
             return self._after(self._judged())
-        self.work.journal.epoch(self.exploration.epoch())
+        self.work.journal.epoch(self.exploration.epoch(), density=self.exploration.map)
         return self
 
     def state(self) -> State:
@@ -323,7 +323,7 @@ class Refine:
         """See `Stage.step`."""
         refinement, journal = self.refinement, self.work.journal
         record = refinement.epoch()
-        journal.epoch(record, refinement.modes.best().poses, refinement.problem.group)
+        journal.epoch(record, refinement.modes.best().poses, refinement.problem.group, refinement.sets.combined)
         if refinement.finished:
             journal.note(f"refinement ends: {refinement.finished}")
         return self
@@ -349,5 +349,6 @@ def _hold_round(competition: Competition, radius: int, journal: Journal) -> floa
     standing = competition.standing
     assert standing.modes is not None, "a round leaves modes"
     poses = standing.modes.best().poses
-    journal.epoch(record, poses._replace(image=standing.images[poses.image]), competition.problem.early_group)
+    poses = poses._replace(image=standing.images[poses.image])
+    journal.epoch(record, poses, competition.problem.early_group, lambda: standing.density)
     return record.loss

@@ -75,6 +75,10 @@ class HalfSets:
         """Where the masked half maps' FSC falls below 0.143."""
         return crossing_shell(self.fsc, 0.143)
 
+    def combined(self) -> Tensor:
+        """The map of both halves as it stands, masked, `(box, box, box)`."""
+        return (self.maps[0] + self.maps[1]) / 2 * self.mask
+
     def observations(self, radius: int) -> Observations:
         """All images up to a frequency limit, with the weights and contrasts as they stand."""
         return weighted(self.problem.observations.up_to(radius), self.noise)._replace(scale=self.scale)
