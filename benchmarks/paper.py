@@ -40,10 +40,10 @@ from cryospin.report.comparison import (
     plot_maps,
     plot_resolution_over_time,
 )
+from cryospin.report.contents import read_records
 from cryospin.report.figures import plot_fsc
+from cryospin.report.posteriors import ImageViews, plot_head_errors, plot_view_posteriors
 from cryospin.report.progress import plot_heads
-from cryospin.report.run import read_records
-from cryospin.report.spheres import ImageViews, plot_head_errors, plot_view_posteriors
 from cryospin.settings import Settings
 
 COMMAND = [sys.executable, "-c", "from cryospin.cli import main; main()"]

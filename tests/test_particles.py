@@ -409,3 +409,13 @@ def test_loading_names_the_first_problem_and_counts_the_others(table):
     ) as e:
         load(table)
     assert e.value.where == table.star
+
+
+def test_a_hollow_particle_that_fills_the_box_is_not_taken_for_dark(tmp_path):
+    k = (torch.arange(32) - 16).float()
+    distance = (k[:, None, None] ** 2 + k[None, :, None] ** 2 + k**2).sqrt()
+    lopsided = 1 + 0.5 * (k[:, None, None] > 3)
+    shell = torch.exp(-(((distance - 11) / 2) ** 2)) * lopsided
+    simulate(shell, 6.0, 200, tmp_path, ImagingConditions(snr=1.0, shift_sd=0.5), seed=1)
+    particles = ParticleSet.load(tmp_path / "particles.star")
+    assert not particles.pack(32).inverted

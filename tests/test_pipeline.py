@@ -32,6 +32,8 @@ FILES = (
     "half1.mrc",
     "half2.mrc",
     "mask.mrc",
+    "map_sharpened.mrc",
+    "local_resolution.mrc",
     "fsc.csv",
     "particles.star",
     "metrics.jsonl",
@@ -96,7 +98,8 @@ def figures(run, data):
 def test_every_file_of_the_contract_is_there(run):
     assert [name for name in FILES if not (run / name).is_file()] == []
     assert list(run.glob(".*.part")) == []
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"modes.safetensors", "heads.safetensors"}
+    left = {p.name for p in (run / "checkpoints").iterdir()}
+    assert left == {"modes.safetensors", "heads.safetensors", "origin.json", "finished.json"}
 
 
 def test_poses_are_found_from_nothing(figures):
@@ -230,20 +233,34 @@ def test_a_seed_makes_a_run_repeatable(data, tmp_path, proposals):
 
 
 @pytest.mark.slow
-def test_a_point_group_can_be_imposed_from_the_start(tmp_path):
+@pytest.mark.parametrize("impose", ["refinement", "start"])
+def test_a_point_group_can_be_imposed(tmp_path, impose):
     lopsided = density_from_source("phantom", BOX, PIXEL, seed=2)
     off_axis = move_map(lopsided, torch.eye(3), torch.tensor([2.5, 0.0, 0.0]))
     group = point_group("C3")
     density = sum(move_map(off_axis, turn, torch.zeros(3)) for turn in group)
     simulate(density / density.std(), PIXEL, COUNT, tmp_path, ImagingConditions(snr=0.3, shift_sd=1.0), seed=3)
     out = tmp_path / "run"
-    reconstruct(Settings(particles=tmp_path / "particles.star", out=out, threads=2, symmetry="C3"))
+    reconstruct(Settings(particles=tmp_path / "particles.star", out=out, threads=2, symmetry="C3", impose=impose))
     figures = evaluate(out, truth_map=tmp_path / "truth.mrc", truth_poses=tmp_path / "truth.star", symmetry="C3")
     assert figures["rotation_error_deg"]["within_10"] > 90
     assert figures["resolution_A"]["fsc_0_5"] < 1.12 * figures["true_poses_A"]["fsc_0_5"]
     found = read_map(out / "map.mrc")[0]
     turned = move_map(found, group[1], torch.zeros(3))
     assert float(fourier_shell_correlation(found, turned)[1:8].min()) > 0.95
+    angles = starfile.read(out / "particles.star", always_dict=True)["particles"]["rlnAngleRot"]
+    assert angles.abs().max() <= 60.01
+
+
+@pytest.mark.slow
+def test_auto_says_which_symmetry_the_map_has(data, tmp_path):
+    listener = Counting()
+    settings = Settings(particles=data / "particles.star", out=tmp_path / "run", threads=2, symmetry="auto", first=600)
+    reconstruct(settings, listener)
+    assert [note for note in listener.notes if "no symmetry (C1)" in note]
+    said = json.loads((tmp_path / "run" / "symmetry.json").read_text())
+    assert said["symmetry"] == "C1"
+    assert all(0 <= abs(c["score"]) <= 1 and len(c["main_axis"]) == 3 for c in said["candidates"])
 
 
 @pytest.mark.slow

@@ -130,10 +130,10 @@ class _Packing:
     def looks_dark(self) -> bool:
         """Whether the average particle, its CTF undone, is darker than its surroundings.
 
-        The rotational average of any compact density is a blob at the centre, whose transform is positive at
-        the lowest frequencies: its sign there is the contrast's.
+        The rotational average of a density within the box is a blob or a hollow ball at the centre. The transform of
+        either is positive at one cycle per box, and of neither for certain beyond: its sign there is the contrast's.
         """
-        low = (self.disc.shell >= 1) & (self.disc.shell <= 3)
+        low = self.disc.shell == 1
         every = max(1, len(self.particles) // _LOOKED_AT)
         total = 0.0
         for lattice in self.lattices:

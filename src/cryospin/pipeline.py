@@ -18,12 +18,14 @@ from cryospin.checkpoints import Checkpoint, Checkpoints
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import Listener, Silence
 from cryospin.errors import InputError
+from cryospin.evaluation.symmetry import recognise
 from cryospin.journal import Journal
 from cryospin.origin import Origin
 from cryospin.packing import Packed, bytes_packed
 from cryospin.particles import ParticleSet
 from cryospin.preparation import prepare, true_poses
 from cryospin.presets.learned import Learn
+from cryospin.report.live import watchers
 from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
 from cryospin.stages import FIRST_SHELL, STAGES, Refine, Stage, Start, Work
@@ -78,7 +80,8 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     truth = true_poses(settings, particles, packed)
     if not folder.origin.exists():
         Origin.of(settings, particles).write(folder.origin)
-    journal = Journal(folder, listener, started, truth)
+    device = f"{problem.device} ({settings.computes_on.reason})"
+    journal = Journal(folder, listener, started, truth, watchers(folder.path, problem.angstrom(1), started, device))
     work = Work(problem, settings, journal)
     if since is None:
         _describe(journal, settings, particles, packed, problem)
@@ -90,6 +93,9 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     last = _to_the_end(stage, folder, journal, since.step if since else 0)
     result = last.result(particles, packed)
     folder.write(result)
+    if settings.looks_for_symmetry:
+        _look_for_symmetry(result, folder, journal)
+    journal.note(_sharpness(result))
     journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143)")
     folder.finish({"epochs": journal.epochs, "resolution_A": result.maps.resolution})
     Checkpoints(folder.checkpoints).clear()
@@ -113,6 +119,23 @@ def _to_the_end(stage: Stage, folder: RunFolder, journal: Journal, step: int) ->
         raise
     assert isinstance(stage, Refine | Learn), "no other stage is ever finished"
     return stage
+
+
+def _sharpness(result: Result) -> str:
+    """How map_sharpened.mrc was made."""
+    _, fit = result.maps.sharpened()
+    if fit is None:
+        return "map_sharpened.mrc is weighted by FSC only: too little lies beyond 10 Å for a B-factor"
+    applied = "undone in map_sharpened.mrc" if fit.b_factor > 0 else "nothing to undo"
+    return f"B-factor {fit.b_factor:.0f} Å² from {fit.from_A:.1f} to {fit.to_A:.1f} Å, {applied}"
+
+
+def _look_for_symmetry(result: Result, folder: RunFolder, journal: Journal) -> None:
+    """Say which point groups the map may have."""
+    candidates = recognise(result.maps.map, fsc=result.maps.fsc.masked)
+    folder.symmetry(candidates)
+    for line in candidates.lines():
+        journal.note(line)
 
 
 def _describe(journal: Journal, settings: Settings, particles: ParticleSet, packed: Packed, problem: Problem) -> None:

@@ -55,7 +55,8 @@ def prepare(
         packed.observations,
         packed.pixel_size,
         mask_diameter=min(1.0, settings.mask_diameter / side) if settings.mask_diameter else MASK_DIAMETER,
-        group=point_group(settings.symmetry),
+        group=point_group(settings.imposed),
+        early_group=point_group(settings.imposed if settings.impose == "start" else "C1"),
         last_shell=radius if settings.max_resolution is None else max(8, min(radius, round(side / settings.max_resolution))),
     )
     return particles, packed, problem

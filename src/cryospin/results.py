@@ -24,13 +24,16 @@ from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
 from cryospin.errors import InputError
 from cryospin.evaluation.alignment import mirror
+from cryospin.evaluation.symmetry import Candidates
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
 from cryospin.fourier import CPU
+from cryospin.geometry.symmetry import in_asymmetric_unit
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes
+from cryospin.report.evidence import gather_evidence, write_evidence
 from cryospin.settings import Settings
 
 
@@ -47,6 +50,7 @@ class Result:
     half: 0 or 1 for each image
     centre: displacements that were undone on load, `(N, 2)`, Å
     encoder: the trained heads' weights; empty where a run had none
+    evidence: what the report shows of the images
     """
 
     particles: ParticleSet
@@ -58,24 +62,36 @@ class Result:
     half: Tensor
     centre: Tensor
     encoder: dict[str, Tensor]
+    evidence: dict[str, Tensor]
 
     @classmethod
     def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
         """Reconstruct the final maps from a refinement's poses."""
         problem = refinement.problem
         ranked, rank = refinement.modes.to(CPU).ranked()
-        encoders = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
-        heads = [{name: weight.cpu() for name, weight in encoder.items()} for encoder in encoders]
+        unit = in_asymmetric_unit(ranked.poses.rotation, problem.group.to(CPU))
+        ranked = ranked.with_poses(ranked.poses._replace(rotation=unit), ranked.misfit)
+        heads = next((p.heads for p in refinement.proposers if isinstance(p, HeadProposer)), None)
+        maps, best = final_maps(refinement.sets, refinement.modes).cpu(), ranked.best()
         return cls(
             particles=particles,
             config=settings.table() | resolved(problem, packed),
-            maps=final_maps(refinement.sets, refinement.modes).cpu(),
-            poses=ranked.best(),
+            maps=maps,
+            poses=best,
             competing=ranked,
             confidence=ranked.responsibilities()[rank == 0],
             half=refinement.sets.half.cpu(),
             centre=packed.centre,
-            encoder=heads[0] if heads else {},
+            encoder={name: weight.cpu() for name, weight in heads.encoder.state_dict().items()} if heads else {},
+            evidence=gather_evidence(
+                maps.map,
+                refinement.sets.observations(problem.last_shell),
+                best.poses,
+                shortfall=refinement.sets.shortfall,
+                shell=maps.size_angstrom / maps.resolution,
+                group=problem.group,
+                heads=heads,
+            ),
         )
 
 
@@ -179,7 +195,7 @@ class RunFolder:
             path = self.path / name
             if path.exists() and path.stat().st_size > written.get(name, 0):
                 os.truncate(path, written.get(name, 0))
-        for folder in (self.path, self.checkpoints):
+        for folder in (self.path, self.checkpoints, self.path / "report"):
             for part in folder.glob(".*.part"):
                 part.unlink()
 
@@ -199,13 +215,17 @@ class RunFolder:
         """Add a line to `log.txt`."""
         self._append("log.txt", f"{seconds:8.1f} s  {text}")
 
+    def symmetry(self, candidates: Candidates) -> None:
+        """Write `symmetry.json`, the point groups that the map may have."""
+        self._write_text("symmetry.json", json.dumps(candidates.table(), indent=2) + "\n")
+
     def epoch(self, record: EpochRecord) -> None:
         """Add a line to `metrics.jsonl`."""
         self._append("metrics.jsonl", json.dumps(asdict(record)))
 
     def write(self, result: Result) -> None:
         """All results and their figures."""
-        from cryospin.report import write_figures
+        from cryospin.report.page import write_report
 
         for name, density in (
             ("map", result.maps.map),
@@ -213,6 +233,8 @@ class RunFolder:
             ("half1", result.maps.halves[0]),
             ("half2", result.maps.halves[1]),
             ("mask", result.maps.mask),
+            ("map_sharpened", result.maps.sharpened()[0]),
+            ("local_resolution", result.maps.local_resolution()),
         ):
             write_map(self.path / f"{name}.mrc", density, result.maps.pixel_size)
         self._write_fsc(result.maps)
@@ -222,7 +244,8 @@ class RunFolder:
             with whole(self.path / "checkpoints" / "heads.safetensors") as temporary:
                 save_file(result.encoder, temporary)
         self._write_text("config.toml", tomli_w.dumps(result.config))
-        write_figures(self.path)
+        write_evidence(self.path, result.evidence)
+        write_report(self.path)
 
     def _write_fsc(self, maps: FinalMaps) -> None:
         names = ("unmasked", "masked", "randomised", "corrected")

@@ -20,6 +20,11 @@ PRESETS = {"cryospin": "both", "search": "grid"}
 
 PROPOSALS = ("heads", "grid", "both")
 
+IMPOSE = ("refinement", "start")
+
+AUTO = "auto"
+"""What `--symmetry` is where the point group is not known."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -32,7 +37,8 @@ class Settings:
     box: pixels to Fourier-crop the images to; None for the images' own, up to 128
     mask_diameter: Å; None for 84 % of the box
     max_resolution: Å; no frequency beyond it is used
-    symmetry: point group imposed, main axis along z
+    symmetry: point group imposed, axes as `point_group` has them; `auto` to report which the map has and impose none
+    impose: where a point group is imposed from, `refinement` or `start`
     invert: whether protein is dark in the images; None to look
     device: `auto`, `cpu`, `cuda` or `cuda:n`
     threads: cores to use; None for all
@@ -56,6 +62,7 @@ class Settings:
     mask_diameter: float | None = None
     max_resolution: float | None = None
     symmetry: str = "C1"
+    impose: str = "refinement"
     invert: bool | None = None
     device: str = "auto"
     threads: int | None = None
@@ -96,13 +103,15 @@ class Settings:
             raise InputError(f"--memory {self.memory:g} is not a number of GiB", remedy="Give more than 0")
         if self.first is not None and self.first < 1:
             raise InputError(f"--first {self.first} is not a number of particles", remedy="Give 1 or more")
-        point_group(self.symmetry)
+        if self.impose not in IMPOSE:
+            raise InputError(f"--impose {self.impose} is not known", remedy=f"Choose from {', '.join(IMPOSE)}")
+        point_group(self.imposed)
 
     def _check_learned(self) -> None:
         """Refuse what a preset that learns by gradient descent has no use for."""
         if self.proposals is not None:
             raise InputError(f"--proposals is not for --preset {self.preset}", remedy="Drop it")
-        if len(point_group(self.symmetry)) > 1:
+        if len(point_group(self.imposed)) > 1:
             raise InputError(f"--preset {self.preset} imposes no symmetry", remedy="Drop --symmetry, or the preset")
         learning(self.preset, self.options)
 
@@ -120,6 +129,16 @@ class Settings:
     def selection(self) -> Selection:
         """Which particles are used."""
         return Selection(self.first, self.particles_index)
+
+    @property
+    def imposed(self) -> str:
+        """The point group that is imposed."""
+        return "C1" if self.symmetry.strip().lower() == AUTO else self.symmetry.strip().upper()
+
+    @property
+    def looks_for_symmetry(self) -> bool:
+        """Whether the run is to say which point group its map has."""
+        return self.symmetry.strip().lower() == AUTO
 
     @property
     def explores_with(self) -> str:

@@ -16,12 +16,14 @@ from cryospin.engine.candidates import search
 from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.explore_grid import GridExploration
 from cryospin.engine.explore_heads import HeadExploration
-from cryospin.engine.half_sets import HalfSets
+from cryospin.engine.half_sets import JOINED, HalfSets
+from cryospin.engine.impose import put_on_axes
 from cryospin.engine.panel import Panel
 from cryospin.engine.problem import Problem
 from cryospin.engine.recentre import recentre
 from cryospin.engine.refine import Refinement
 from cryospin.engine.switch import switch_reason
+from cryospin.evaluation.symmetry import describe
 from cryospin.journal import Journal
 from cryospin.noise import weighted
 from cryospin.packing import Packed
@@ -133,7 +135,7 @@ class Start:
         """See `Stage.step`."""
         if not self.exploration.epochs_left:
             return self._after(self._judged())
-        self.work.journal.epoch(self.exploration.epoch())
+        self.work.journal.epoch(self.exploration.epoch(), density=self.exploration.map)
         return self
 
     def state(self) -> State:
@@ -278,7 +280,7 @@ class Enlist:
         problem, radius = self.work.problem, min(LAST_SHELL, self.work.problem.last_shell)
         some = weighted(problem.observations.up_to(radius), self.standing.noise)
         volume, grid = problem.masked_volume(self.standing.density, radius)
-        thinning = Thinning.at(radius)
+        thinning = Thinning.at(radius, group=problem.early_group)
         return search(self.panel.proposers, volume, grid, some, rows, shift_sd=problem.shift_sd, thinning=thinning)
 
     def _refine(self) -> Refine:
@@ -286,11 +288,18 @@ class Enlist:
         problem, journal = self.work.problem, self.work.journal
         modes = self.modes.ranked()[0]
         density, poses = recentre(self.standing.density, modes.poses, problem)
+        if problem.imposes_later:
+            placed = put_on_axes(density, poses, problem, self.work.settings.imposed)
+            density, poses = placed.density, placed.poses
+            journal.note(f"{self.work.settings.imposed} is imposed from here on: {describe(placed.found)}")
         half = problem.order(torch.Generator().manual_seed(self.work.settings.seed + 3)) % 2
         sets = HalfSets(problem, half, self.standing.noise, density)
         modes = modes.with_poses(poses, modes.misfit)
         refinement = Refinement(sets, modes, min(LAST_SHELL, problem.last_shell), self.panel.proposers)
-        journal.note(f"half-sets start from one map low-passed to {problem.angstrom(refinement.limit):.1f} Å")
+        journal.note(
+            f"half-sets start from one map low-passed to {problem.angstrom(refinement.limit):.1f} Å and share what is "
+            f"coarser than {problem.angstrom(JOINED):.1f} Å throughout"
+        )
         stage = Refine(self.work, self.panel, refinement)
         stage.announce()
         return stage
@@ -317,7 +326,7 @@ class Refine:
         """See `Stage.step`."""
         refinement, journal = self.refinement, self.work.journal
         record = refinement.epoch()
-        journal.epoch(record, refinement.modes.best().poses, refinement.problem.group)
+        journal.epoch(record, refinement.modes.best().poses, refinement.problem.group, refinement.sets.combined)
         if refinement.finished:
             journal.note(f"refinement ends: {refinement.finished}")
         return self
@@ -347,5 +356,6 @@ def _hold_round(competition: Competition, radius: int, journal: Journal) -> floa
     standing = competition.standing
     assert standing.modes is not None, "a round leaves modes"
     poses = standing.modes.best().poses
-    journal.epoch(record, poses._replace(image=standing.images[poses.image]), competition.problem.group)
+    poses = poses._replace(image=standing.images[poses.image])
+    journal.epoch(record, poses, competition.problem.early_group, lambda: standing.density)
     return record.loss

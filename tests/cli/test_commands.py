@@ -156,5 +156,5 @@ def test_doctor_lists_versions_as_json():
 def test_help_names_every_command():
     result = call("--help")
     assert result.exit_code == 0
-    for command in ("simulate", "check", "reconstruct", "evaluate", "report", "doctor"):
+    for command in ("simulate", "check", "reconstruct", "evaluate", "report", "watch", "doctor"):
         assert command in result.output

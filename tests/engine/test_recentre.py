@@ -17,6 +17,7 @@ class Stub:
 
     def __init__(self, box, group):
         self.box, self.group = box, point_group(group)
+        self.early_group = self.group
 
 
 def ball(box, x, y, z):

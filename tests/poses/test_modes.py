@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cryospin.geometry.rotations import exponential, random_rotations
+from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.types import Poses
 from cryospin.poses.modes import Modes, Thinning
 
@@ -111,3 +112,11 @@ def test_with_poses_keeps_the_source():
     assert rows(moved) == rows(m)
     assert moved.misfit.tolist() == [0.0, 1.0]
     assert moved.poses.shift.min() == 1
+
+
+def test_symmetry_mates_are_one_mode():
+    # Turns about x by 180 degrees are mates in D2, turns by 90 degrees are not.
+    m = modes([0, 0, 0, 1], [1.0, 1.5, 2.0, 3.0], [10.0, 190.0, 100.0, 190.0])
+    assert rows(m.distinct(Thinning(0.1))) == [0, 1, 2, 3]
+    assert rows(m.distinct(Thinning(0.1, group=point_group("D2")))) == [0, 2, 3]
+    assert rows(m.distinct(Thinning.at(5, group=point_group("C1")))) == [0, 1, 2, 3]

@@ -8,7 +8,7 @@ import torch
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import distance_deg, in_plane, random_rotations
 from cryospin.kernels.types import Poses
-from cryospin.proposals.heads import INPUT_BOX, HeadProposals, _transform, encoder_input
+from cryospin.proposals.heads import INPUT_BOX, HeadProposals, encoder_input, turn_images
 
 BOX = 24
 GRID, DISC = FourierGrid(10), HalfDisc.build(10)
@@ -94,7 +94,7 @@ def test_turning_an_image_is_projecting_at_the_turned_pose(blobs, degrees):
     shift, move = torch.tensor([1.5, -1.0]), torch.tensor([[0.04, -0.06]])
     turn = in_plane(angle)[0]
     image = blobs.image(BOX, rotation, shift)
-    got = _transform(image[None, None], angle, move)[0, 0]
+    got = turn_images(image[None, None], angle, move)[0, 0]
     want = blobs.image(BOX, turn @ rotation, turn[:2, :2] @ shift + move[0] * BOX)
     error = (got - want).norm() / want.norm()
     assert float(error) < 0.06
@@ -105,5 +105,5 @@ def test_turning_an_image_is_projecting_at_the_turned_pose(blobs, degrees):
 
 def test_images_that_stay_are_not_changed(generator):
     images = torch.randn(3, 1, INPUT_BOX, INPUT_BOX, generator=generator)
-    got = _transform(images, torch.zeros(3), torch.zeros(3, 2))
+    got = turn_images(images, torch.zeros(3), torch.zeros(3, 2))
     torch.testing.assert_close(got, images, rtol=0, atol=1e-5)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
-from cryospin.cli.progress import duration, progress
+from cryospin.cli.progress import progress
+from cryospin.words import duration
 
 if TYPE_CHECKING:
     from cryospin.preflight import Preflight

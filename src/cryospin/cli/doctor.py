@@ -20,46 +20,23 @@ def doctor(
 
 def examine() -> Findings:
     """All findings, section by section."""
+    from cryospin.environment import devices, versions
+
     return {
-        "versions": _versions(),
-        "devices": _devices(),
+        "versions": versions(),
+        "devices": devices() | _chosen(),
         "threads": _threads(),
         "kernels": _kernels(),
         "compile cache": _compile_cache(),
     }
 
 
-def _versions() -> dict[str, str]:
-    """Version of everything that has a hand in the result."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    def installed(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "not installed"
-
-    names = ("cryospin", "torch", "numba", "numpy", "scipy", "pandas", "mrcfile", "gemmi", "torch-ctf", "roma")
-    return {"python": platform.python_version(), "system": platform.platform(), **{n: installed(n) for n in names}}
-
-
-def _devices() -> dict[str, str]:
-    """The processor and every CUDA device with its memory."""
-    import llvmlite.binding as llvm
-    import torch
-
+def _chosen() -> dict[str, str]:
+    """The device that a run takes unless it is told."""
     from cryospin.device import choose
 
-    found = {"cpu": llvm.get_host_cpu_name()}
-    for index in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(index)
-        found[f"cuda:{index}"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
-    if len(found) == 1:
-        built = torch.version.cuda is not None
-        found["cuda"] = "none found" if built else "none: this PyTorch is built without CUDA"
     chosen = choose("auto")
-    return found | {"auto": f"{chosen.device} ({chosen.reason})"}
+    return {"auto": f"{chosen.device} ({chosen.reason})"}
 
 
 def _threads() -> dict[str, int]:

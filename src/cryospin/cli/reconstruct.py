@@ -54,9 +54,19 @@ def reconstruct(
     symmetry: Annotated[
         str,
         typer.Option(
-            help="Point group imposed from the start, main axis along z: C1, C3, D7, T, O, I.", rich_help_panel=_PARTICLE
+            help="Point group imposed, axes as RELION has them: C1, C3, D7, T, O, I, I1 to I4. [bold]auto[/] imposes none "
+            "and says which the map has.",
+            rich_help_panel=_PARTICLE,
         ),
     ] = "C1",
+    impose: Annotated[
+        str,
+        typer.Option(
+            metavar="refinement|start",
+            help="When the point group is imposed: once the structure is found, on the axes it has then, or from the start.",
+            rich_help_panel=_PARTICLE,
+        ),
+    ] = "refinement",
     invert: Annotated[
         bool | None,
         typer.Option(help="Protein is dark (--invert) or white (--no-invert); detected by default.", rich_help_panel=_INPUT),
@@ -142,6 +152,7 @@ def reconstruct(
         mask_diameter=mask_diameter,
         max_resolution=max_resolution,
         symmetry=symmetry,
+        impose=impose,
         invert=invert,
         device=device,
         threads=threads,

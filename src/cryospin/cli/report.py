@@ -1,4 +1,4 @@
-"""`cryospin report`: the figures of a run."""
+"""`cryospin report`: the page and the figures of a run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that cryospin reconstruct wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that cryospin reconstruct wrote.", show_default=False)],
 ) -> None:
-    """Draw the figures of a run again: resolution, orientations, slices, progress and heads."""
-    from cryospin.report import write_figures
+    """Write report.html and the figures of a run again, of a run that was stopped from what there is."""
+    from cryospin.report.page import write_report
 
-    for path in write_figures(run):
+    for path in write_report(run):
         print(f"Wrote {path}")

@@ -18,7 +18,7 @@ from cryospin.engine.candidates import Proposer, search, source_names
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.fourier import FourierGrid
-from cryospin.geometry.rotations import distance_deg
+from cryospin.geometry.symmetry import distance_modulo_deg
 from cryospin.kernels.types import Observations, Poses
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import fits_of, refine_poses
@@ -106,7 +106,11 @@ class Competition:
         seen = weighted(observations, self.standing.noise)
         for proposer in self.proposers:
             proposer.learn(seen, best.poses)
-        change = distance_deg(best.poses.rotation, before.poses.rotation) if before is not None else None
+        change = (
+            distance_modulo_deg(best.poses.rotation, before.poses.rotation, self.problem.early_group)
+            if before is not None
+            else None
+        )
         self._judge(modes, change, radius)
         self.spread = self._contrast_spread(seen, best.poses, radius)
         return EpochRecord(
@@ -129,7 +133,7 @@ class Competition:
             poses, misfit = refine_poses(volume, grid, some, kept.poses, steps=_STEPS, shift_sd=problem.shift_sd)
             parts.append(Modes(poses, misfit, torch.full_like(kept.source, len(self.names) - 1)))
         everyone = torch.arange(len(some.images), device=volume.device)
-        thinning = Thinning.at(radius)
+        thinning = Thinning.at(radius, group=problem.early_group)
         parts.append(search(self.proposers, volume, grid, some, everyone, shift_sd=problem.shift_sd, thinning=thinning))
         return Modes.join(*parts).distinct(thinning)
 
@@ -140,8 +144,8 @@ class Competition:
             if step:
                 volume, grid = self.problem.masked_volume(self.standing.density, radius)
                 poses, misfit = refine_poses(volume, grid, some, modes.poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
-                modes = modes.with_poses(poses, misfit).distinct(Thinning.at(radius))
-            accumulated = AccumulatedVolume(FourierGrid(radius), self.problem.group)
+                modes = modes.with_poses(poses, misfit).distinct(Thinning.at(radius, group=self.problem.early_group))
+            accumulated = AccumulatedVolume(FourierGrid(radius), self.problem.early_group)
             accumulated.add(some, modes.poses, modes.responsibilities())
             self.standing.density = accumulated.solve(self.problem.signal, radius)
             volume, grid = self.problem.masked_volume(self.standing.density, radius)

@@ -10,9 +10,14 @@ from cryospin.engine.half_sets import HalfSets
 from cryospin.evaluation.fsc import crossing_shell
 from cryospin.poses.modes import Modes
 from cryospin.volume.halves import FscCurves, fsc_curves, wiener_filtered
+from cryospin.volume.local_resolution import local_resolution
 from cryospin.volume.mask import outline_mask
+from cryospin.volume.sharpen import Guinier, guinier_fit, sharpened
 
 GOLD_STANDARD = 0.143
+
+_LOOK_AHEAD = 10
+"""Shells beyond the map's resolution up to which parts of it may be resolved."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class FinalMaps:
 
     pixel_size: Å per voxel
     map: masked, and filtered by the half maps' agreement, `(d, d, d)`
+    unfiltered: the same, not filtered
     halves: the half maps, neither filtered nor masked
     mask: soft, 0 to 1
     fsc: curves over shells 0 to `d // 2 - 1`
@@ -28,6 +34,7 @@ class FinalMaps:
 
     pixel_size: float
     map: Tensor
+    unfiltered: Tensor
     halves: tuple[Tensor, Tensor]
     mask: Tensor
     fsc: FscCurves
@@ -35,7 +42,9 @@ class FinalMaps:
     def cpu(self) -> FinalMaps:
         """The same maps where files are written from."""
         halves = self.halves[0].cpu(), self.halves[1].cpu()
-        return FinalMaps(self.pixel_size, self.map.cpu(), halves, self.mask.cpu(), self.fsc.cpu())
+        return FinalMaps(
+            self.pixel_size, self.map.cpu(), self.unfiltered.cpu(), halves, self.mask.cpu(), self.fsc.cpu()
+        )
 
     @property
     def size_angstrom(self) -> float:
@@ -47,6 +56,17 @@ class FinalMaps:
         """Å, where the corrected FSC of the half maps falls below 0.143."""
         return self.size_angstrom / crossing_shell(self.fsc.corrected, GOLD_STANDARD)
 
+    def sharpened(self) -> tuple[Tensor, Guinier | None]:
+        """The map with the fall-off of its amplitudes undone, and that fall-off; None where the resolution shows none."""
+        fit = guinier_fit(self.unfiltered, self.fsc.corrected, self.pixel_size)
+        b_factor = max(0.0, fit.b_factor) if fit else 0.0
+        return sharpened(self.unfiltered, self.fsc.corrected, self.pixel_size, b_factor), fit
+
+    def local_resolution(self) -> Tensor:
+        """Å at each voxel, `(d, d, d)`."""
+        last = int(crossing_shell(self.fsc.corrected, GOLD_STANDARD)) + _LOOK_AHEAD
+        return local_resolution(self.halves, self.mask, self.pixel_size, last)
+
 
 def final_maps(sets: HalfSets, modes: Modes) -> FinalMaps:
     """Reconstruct with all frequencies from the poses as they stand."""
@@ -56,5 +76,6 @@ def final_maps(sets: HalfSets, modes: Modes) -> FinalMaps:
     mask = outline_mask(wiener_filtered(together, sets.fsc, whole=True), problem.mask_diameter)
     curves = fsc_curves(halves, mask)
     # Masked before it is filtered: a mask on a filtered map would smear low frequencies over the shells taken out.
-    density = wiener_filtered(together * mask, curves.masked, whole=True)
-    return FinalMaps(problem.pixel_size, density, halves, mask, curves)
+    within = together * mask
+    density = wiener_filtered(within, curves.masked, whole=True)
+    return FinalMaps(problem.pixel_size, density, within, halves, mask, curves)

@@ -17,7 +17,7 @@ from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.halves import HalfMaps, masked_fsc, wiener_filtered
 from cryospin.volume.mask import outline_mask, spherical_mask
 
-_JOINED = 4
+JOINED = 4
 """Shells up to here are averaged over the halves, which keeps them in one frame."""
 
 _CONTRAST_PRIOR = 25.0
@@ -87,6 +87,10 @@ class HalfSets:
         """Where the masked half maps' FSC falls below 0.143."""
         return crossing_shell(self.fsc, 0.143)
 
+    def combined(self) -> Tensor:
+        """The map of both halves as it stands, masked, `(box, box, box)`."""
+        return (self.maps[0] + self.maps[1]) / 2 * self.mask
+
     def observations(self, radius: int) -> Observations:
         """All images up to a frequency limit, with the weights and contrasts as they stand."""
         return weighted(self.problem.observations.up_to(radius), self.noise)._replace(scale=self.scale)
@@ -133,6 +137,6 @@ class HalfSets:
         self.fsc = masked_fsc(maps, self.mask)
         combined = wiener_filtered((maps[0] + maps[1]) / 2, self.fsc, whole=True)
         first, second = (wiener_filtered(m, self.fsc, whole=False) for m in maps)
-        low = low_pass((first + second) / 2, _JOINED)
-        self.maps = (first + low - low_pass(first, _JOINED), second + low - low_pass(second, _JOINED))
+        low = low_pass((first + second) / 2, JOINED)
+        self.maps = (first + low - low_pass(first, JOINED), second + low - low_pass(second, JOINED))
         self.mask = outline_mask(combined, self.problem.mask_diameter)

@@ -25,7 +25,8 @@ class Problem:
     observations: all images; their weights are 1, a stage sets its own
     pixel_size: Å, at the run's box
     mask_diameter: the particle's, fraction of the box
-    group: point group imposed, `(order, 3, 3)`
+    group: point group imposed on the refinement, `(order, 3, 3)`
+    early_group: point group imposed before that, `(order, 3, 3)`: the same, or C1
     last_shell: no frequency beyond this is used, cycles per box
     total: mean power of the images in each shell, float64 `(radius + 1,)`
     noise, signal: first estimates of the noise power and of the volume's power before the CTF, like `total`
@@ -36,6 +37,7 @@ class Problem:
     pixel_size: float
     mask_diameter: float
     group: Tensor
+    early_group: Tensor
     last_shell: int
     total: Tensor
     noise: Tensor
@@ -44,15 +46,23 @@ class Problem:
 
     @classmethod
     def pose(
-        cls, observations: Observations, pixel_size: float, *, mask_diameter: float, group: Tensor, last_shell: int
+        cls,
+        observations: Observations,
+        pixel_size: float,
+        *,
+        mask_diameter: float,
+        group: Tensor,
+        last_shell: int,
+        early_group: Tensor | None = None,
     ) -> Problem:
-        """Estimate the spectra of packed images."""
+        """Estimate the spectra of packed images; `early_group` is `group` where it is not given."""
         spectra = estimate_spectra(observations)
         return cls(
             observations=observations,
             pixel_size=pixel_size,
             mask_diameter=mask_diameter,
             group=group.to(observations.device),
+            early_group=(group if early_group is None else early_group).to(observations.device),
             last_shell=min(last_shell, observations.disc.radius),
             total=spectra.total,
             noise=spectra.noise,
@@ -72,6 +82,11 @@ class Problem:
     def box(self) -> int:
         """Pixels."""
         return self.observations.box
+
+    @property
+    def imposes_later(self) -> bool:
+        """Whether the refinement has a symmetry that was not imposed before it."""
+        return len(self.group) != len(self.early_group)
 
     @property
     def shift_sd(self) -> float:
@@ -107,6 +122,6 @@ class Problem:
         """Some images in random poses: a start without structure, of about the right spectrum."""
         some = weighted(self.observations.up_to(radius).take(rows), self.total)
         poses = Poses(torch.arange(len(rows)), random_rotations(len(rows), generator), torch.zeros(len(rows), 2))
-        volume = AccumulatedVolume(FourierGrid(radius), self.group)
+        volume = AccumulatedVolume(FourierGrid(radius), self.early_group)
         volume.add(some, poses.to(self.device), torch.ones(len(rows), device=self.device))
         return volume

@@ -14,7 +14,7 @@ from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.fourier import FourierGrid
-from cryospin.geometry.rotations import distance_deg
+from cryospin.geometry.symmetry import distance_modulo_deg
 from cryospin.kernels.types import Observations
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes, Thinning
@@ -83,7 +83,7 @@ class Refinement:
         best = self.modes.best()
         self.sets.measure(best, limit)
         self.sets.update(self.modes, min(limit + _MARGIN, self.problem.last_shell))
-        change = float(distance_deg(best.poses.rotation, before.poses.rotation).median())
+        change = float(distance_modulo_deg(best.poses.rotation, before.poses.rotation, self.problem.group).median())
         self._advance(change)
         return EpochRecord(
             self.stage,
@@ -103,7 +103,7 @@ class Refinement:
         modes = Modes(poses, misfit, torch.full_like(own.source, len(self.names) - 1))
         if self.done in _RESCUE_PASSES:
             modes = Modes.join(modes, *self._rescue(volume, grid, observations, modes.best().poses.image))
-        return modes.distinct(Thinning.at(limit, _MODES))
+        return modes.distinct(Thinning.at(limit, _MODES, self.problem.group))
 
     def _rescue(self, volume: Tensor, grid: FourierGrid, observations: Observations, images: Tensor) -> list[Modes]:
         """New candidates for images that hardly resemble the volume at the pose they have."""
@@ -120,7 +120,7 @@ class Refinement:
                 observations,
                 doubtful,
                 shift_sd=self.problem.shift_sd,
-                thinning=Thinning.at(grid.radius, _MODES),
+                thinning=Thinning.at(grid.radius, _MODES, self.problem.group),
             )
         ]
 

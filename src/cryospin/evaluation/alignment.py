@@ -56,8 +56,7 @@ def align_maps(moving: Tensor, fixed: Tensor, radius: int | None = None) -> MapA
     """
     box = fixed.shape[-1]
     radius = min(radius or box // 3, box // 2 - 1)
-    views = random_rotations(_VIEWS, torch.Generator().manual_seed(0))
-    results = [_align(mirror(moving) if flip else moving, fixed, views, radius, flip) for flip in (False, True)]
+    results = [_align(mirror(moving) if flip else moving, fixed, radius, flip) for flip in (False, True)]
     return max(results, key=lambda r: r.correlation)
 
 
@@ -82,25 +81,29 @@ def move_map(density: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
     return grid_to_map(values, plain, box) * interpolation_envelope(box, 1, density.device)
 
 
-def _align(moving: Tensor, fixed: Tensor, views: Tensor, radius: int, flipped: bool) -> MapAlignment:
+def _align(moving: Tensor, fixed: Tensor, radius: int, flipped: bool) -> MapAlignment:
     """Best rigid motion for one hand."""
-    box = fixed.shape[-1]
-    turns = _coarse_turns(moving, fixed, views, box)
+    turns = _coarse_turns(moving, fixed, fixed.shape[-1])
     shifts = torch.zeros(len(turns), 3, dtype=torch.float64)
     steps = sorted({min(r, radius) for r in (_COARSE_RADIUS, 10, 16, 24, 40, radius)})
     for r in steps:
-        turns, shifts, agreement = _vote(moving, fixed, views, turns, shifts, r)
+        turns, shifts, agreement = refine_motions(moving, fixed, turns, shifts, r)
         best = agreement.argsort(descending=True)[: max(1, len(turns) // 2)]
         turns, shifts, agreement = turns[best], shifts[best], agreement[best]
     return MapAlignment(flipped, turns[0], shifts[0], float(agreement[0]))
 
 
-def _coarse_turns(moving: Tensor, fixed: Tensor, views: Tensor, box: int) -> Tensor:
+def _views(count: int = _VIEWS) -> Tensor:
+    """Random directions to cut slices in, the same at every call."""
+    return random_rotations(_VIEWS, torch.Generator().manual_seed(0))[:count]
+
+
+def _coarse_turns(moving: Tensor, fixed: Tensor, box: int) -> Tensor:
     """The turns of a grid under which a few slices of the maps agree best at low frequency: `(n, 3, 3)`."""
     grid = FourierGrid(min(_COARSE_RADIUS, box // 2 - 1))
     disc = HalfDisc.build(grid.radius)
     turns = rotation_grid(_COARSE_STEP_DEG)
-    some = views[:10]
+    some = _views(10)
     target = _whitened(kernels.slices(map_to_grid(fixed, grid), grid, some, disc), disc)
     volume = map_to_grid(moving, grid)
     score = torch.zeros(len(turns))
@@ -110,10 +113,18 @@ def _coarse_turns(moving: Tensor, fixed: Tensor, views: Tensor, box: int) -> Ten
     return turns[score.topk(_CANDIDATES).indices].double()
 
 
-def _vote(
-    moving: Tensor, fixed: Tensor, views: Tensor, turns: Tensor, shifts: Tensor, radius: int
+def refine_motions(
+    moving: Tensor, fixed: Tensor, turns: Tensor, shifts: Tensor, radius: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Refine each slice's pose from each candidate motion and fit one motion to them; also their agreement."""
+    """Rigid motions that bring one map onto another, each brought to its optimum nearby.
+
+    Slices of the fixed map find their poses in the moving one by Gauss-Newton, and one motion is fitted to them.
+
+    moving, fixed: `(d, d, d)`; radius: last shell to compare
+    turns, shifts: float64 `(n, 3, 3)` and `(n, 3)`, as in `MapAlignment`
+    returns: turns, shifts, and the mean correlation of the slices, `(n,)`
+    """
+    views = _views()
     grid, disc = FourierGrid(radius), HalfDisc.build(radius)
     box = fixed.shape[-1]
     volume, target = map_to_grid(moving, grid), kernels.slices(map_to_grid(fixed, grid), grid, views, disc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,21 @@ from cryospin.errors import InputError
 from cryospin.evaluation.alignment import align_maps, apply_alignment
 from cryospin.evaluation.ceiling import maps_from_poses
 from cryospin.evaluation.fsc import fourier_shell_correlation, resolution
-from cryospin.evaluation.pose_error import pose_errors
+from cryospin.evaluation.pose_error import PoseErrors, pose_errors
+from cryospin.evaluation.symmetry import find_symmetry
 from cryospin.formats.star import read_poses
 from cryospin.formats.table import GivenPoses
 from cryospin.formats.volume import read_map
 from cryospin.fourier import resample_map
 from cryospin.geometry.symmetry import point_group
 from cryospin.selection import Selection
+from cryospin.volume.mask import spherical_mask
 
 _HALF, _GOLD = 0.5, 0.143
+_WITHIN = 0.95
+"""Diameter of the sphere, fraction of the box, in which the true map's symmetry is looked for."""
+
+_MIRROR = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))
 
 
 def evaluate(
@@ -35,7 +42,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compare a run, or a map alone, with the truth.
 
-    symmetry: the particle's point group
+    symmetry: the particle's point group; its axes may stand anywhere in the truth: they are looked for in the true map, or
+        taken from a run that imposed the group
     ceiling: also reconstruct from the true poses, if there are any
     returns: `rotation_error_deg`, `shift_error_A`, `hand`, `resolution_A`, `map_correlation`, and `true_poses_A`, the
         resolutions of a map made from the run's images at their true poses; None or empty where something is not given
@@ -61,8 +69,8 @@ def evaluate(
             raise InputError("a map alone has no poses", where=result, remedy="Give the run's folder, or drop --truth-poses")
         own = read_poses(run / "particles.star")
         true = _of_run(run, read_poses(truth_poses), len(own.rotation))
-        _compare_poses(figures, own, true, symmetry, truth_poses)
-        figures["true_poses_A"] = _ceiling(run, true, truth, datadir) if ceiling else None
+        frame = _compare_poses(figures, own, true, _Axes.of(run, symmetry, truth), truth_poses)
+        figures["true_poses_A"] = _ceiling(run, true, truth, datadir, frame) if ceiling else None
     return figures
 
 
@@ -89,19 +97,76 @@ def _compare_maps(figures: dict[str, Any], density: Tensor, truth: Tensor, pixel
     figures["hand"] = "flipped" if alignment.flipped else "same"
 
 
-def _compare_poses(figures: dict[str, Any], own: GivenPoses, true: GivenPoses, symmetry: str, path: Path) -> None:
-    """Pose errors modulo the point group."""
+@dataclass(frozen=True)
+class _Axes:
+    """A point group, and how its axes stand.
+
+    frame: `(3, 3)`, columns are the group's x, y and z axes in the truth's frame
+    own: the axes stand in the standard way in the run's frame, and `frame` is not known
+    """
+
+    name: str
+    frame: Tensor
+    own: bool
+
+    @classmethod
+    def of(cls, run: Path, symmetry: str, truth: Tensor | None) -> _Axes:
+        """As the run imposed them, as they are in the true map, or else in the standard way."""
+        standard, name = torch.eye(3, dtype=torch.float64), symmetry.strip().upper()
+        if len(point_group(symmetry)) > 1 and _imposed(run) == name:
+            return cls(name, standard, own=True)
+        if len(point_group(symmetry)) > 1 and truth is not None:
+            found = find_symmetry(truth * spherical_mask(truth.shape[0], _WITHIN), name)
+            if not found.holds():
+                raise InputError(
+                    f"--symmetry {symmetry}: the true map does not have it (it scores {found.score:.2f} of 1)",
+                    remedy="Give the point group of the true map",
+                )
+            return cls(name, found.frame, own=False)
+        return cls(name, standard, own=False)
+
+
+def _imposed(run: Path) -> str:
+    """The point group that a run imposed; nothing where it does not say."""
+    try:
+        return str(tomllib.loads((run / "config.toml").read_text()).get("symmetry", "")).strip().upper()
+    except (OSError, tomllib.TOMLDecodeError):
+        return ""
+
+
+def _compare_poses(figures: dict[str, Any], own: GivenPoses, true: GivenPoses, axes: _Axes, path: Path) -> Tensor:
+    """Pose errors modulo the point group; returns how its axes stand in the truth's frame."""
     if len(own.rotation) != len(true.rotation):
         raise InputError(
             f"has {len(true.rotation)} particles, the run {len(own.rotation)}", where=path, remedy="Give the same particles"
         )
-    errors = pose_errors(own.rotation, own.shift, true.rotation, true.shift, point_group(symmetry))
+    errors, frame = _errors(own, true, axes)
     figures["rotation_error_deg"] = errors.summary()
     figures["shift_error_A"] = {
         "median": float(errors.shift.median()),
         "median_px": float(errors.shift.median()) / own.pixel_size,
     }
     figures["hand"] = "flipped" if errors.flipped else "same"
+    return frame
+
+
+def _errors(own: GivenPoses, true: GivenPoses, axes: _Axes) -> tuple[PoseErrors, Tensor]:
+    """Pose errors modulo the point group, and how its axes stand in the truth's frame."""
+    group, frame = point_group(axes.name).double(), axes.frame
+    if axes.own:
+        # With `R = R_true Q`, a turn g of the run's frame is `Q g Q^T` in the truth's, mirrored where the hand is the other.
+        back = pose_errors(true.rotation, true.shift, own.rotation, own.shift, group)
+        frame = _MIRROR @ back.turn if back.flipped else back.turn
+    return pose_errors(own.rotation, own.shift, true.rotation, true.shift, frame @ group @ frame.T), frame
+
+
+def errors_of_each(run: Path, truth_poses: Path, truth_map: Path | None = None, symmetry: str = "C1") -> PoseErrors:
+    """The error of each particle of a run, modulo the point group; arguments as for `evaluate`, shifts in Å."""
+    density, pixel_size = read_map(run / "map.mrc")
+    truth = _true_map(truth_map, density, pixel_size) if truth_map else None
+    own = read_poses(run / "particles.star")
+    true = _of_run(run, read_poses(truth_poses), len(own.rotation))
+    return _errors(own, true, _Axes.of(run, symmetry, truth))[0]
 
 
 def _of_run(run: Path, true: GivenPoses, count: int) -> GivenPoses:
@@ -130,9 +195,11 @@ def _half_map_resolution(run: Path | None) -> float | None:
     return resolution(curve, _GOLD, float(lines[1][0]))
 
 
-def _ceiling(run: Path, true: GivenPoses, truth: Tensor | None, datadir: Path | None) -> dict[str, float | None]:
+def _ceiling(
+    run: Path, true: GivenPoses, truth: Tensor | None, datadir: Path | None, frame: Tensor
+) -> dict[str, float | None]:
     """The same figures for a map from the true poses, made as the run made its own."""
-    best = maps_from_poses(run, true, datadir)
+    best = maps_from_poses(run, true, datadir, frame)
     figures: dict[str, float | None] = {"fsc_0_5": None, "fsc_0_143": None, "half_map_0_143": best.resolution}
     if truth is not None:
         fsc = fourier_shell_correlation(best.map, truth)

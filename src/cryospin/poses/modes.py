@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cryospin.geometry.rotations import chordal_distance_squared
+from cryospin.geometry.symmetry import nearest_mate
 from cryospin.kernels.types import Poses
 from cryospin.state import State
 
@@ -19,16 +20,18 @@ class Thinning:
     angle: radians below which two rotations count as one mode
     worse_by: nats behind the image's best beyond which a mode is given up
     at_most: modes to keep for an image
+    group: point group `(order, 3, 3)` whose mates are one mode; C1 if None
     """
 
     angle: float
     worse_by: float = 20.0
     at_most: int = 12
+    group: Tensor | None = None
 
     @classmethod
-    def at(cls, radius: int, at_most: int = 12) -> Thinning:
+    def at(cls, radius: int, at_most: int = 12, group: Tensor | None = None) -> Thinning:
         """Rotations that a frequency limit cannot tell apart, closer than `1 / 2r`, are one mode."""
-        return cls(0.5 / radius, at_most=at_most)
+        return cls(0.5 / radius, at_most=at_most, group=group)
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,9 @@ class Modes:
             earlier = later - rank[later] + judge
             # Whether the judge itself is kept was settled by those before it.
             later, earlier = later[keep[earlier]], earlier[keep[earlier]]
-            near = chordal_distance_squared(ranked.poses.rotation[later], ranked.poses.rotation[earlier]) < nearest
-            keep[later[near]] = False
+            own, other = ranked.poses.rotation[later], ranked.poses.rotation[earlier]
+            other = other if thinning.group is None else nearest_mate(other, own, thinning.group)
+            keep[later[chordal_distance_squared(own, other) < nearest]] = False
         kept = ranked.take(keep)
         _, rank = kept.ranked()
         return kept.take(rank < thinning.at_most)

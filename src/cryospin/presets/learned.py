@@ -22,6 +22,7 @@ from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.proposals.pyramid import GaussianPyramid, PyramidEncoder
+from cryospin.report.evidence import gather_evidence
 from cryospin.results import Result, resolved
 from cryospin.stages import Stage, Work
 from cryospin.state import State
@@ -146,6 +147,14 @@ class Learn:
         best, competing, confidence = _compare(sets, poses, self.guesses)
         maps = final_maps(sets, best).cpu()
         write_map(folder / MAP_FROM_POSES, maps.map, maps.pixel_size)
+        evidence = gather_evidence(
+            maps.map,
+            sets.observations(problem.last_shell),
+            best.to(CPU).poses,
+            shortfall=sets.shortfall,
+            shell=maps.size_angstrom / maps.resolution,
+            group=problem.group,
+        )
         weights = self.encoding.encoder.state_dict()
         return Result(
             particles=particles,
@@ -157,7 +166,16 @@ class Learn:
             half=half.cpu(),
             centre=packed.centre,
             encoder={name: value.cpu().contiguous() for name, value in weights.items()},
+            evidence=evidence | self._head_errors(poses),
         )
+
+    def _head_errors(self, poses: Poses) -> dict[str, Tensor]:
+        """Angle between the view that each candidate has for an image and the one it ended at, for the traced images."""
+        assert self.guesses is not None, "an encoder was trained"
+        rows = self.encoding.trace.rows
+        cosine = torch.einsum("nmi,ni->nm", self.guesses.rotation[rows, :, 2], poses.rotation[rows, 2])
+        angle = torch.rad2deg(cosine.clamp(-1, 1).acos())
+        return {"head_row": rows.cpu(), "head_error_deg": angle.cpu()}
 
     def _switch(self) -> None:
         """The best candidates become poses; where there is auto-decoding, it starts from them."""

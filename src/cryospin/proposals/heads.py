@@ -109,7 +109,7 @@ class HeadProposals:
         turn = in_plane(angle)
         rotation = turn @ winners.rotation
         shift = (turn[:, :2, :2] @ (winners.shift / observations.box)[..., None])[..., 0] + move
-        guess, moved = self.encoder(_transform(images, angle, move))
+        guess, moved = self.encoder(turn_images(images, angle, move))
         distance = chordal_distance_squared(guess, rotation[:, None])
         distance = distance + _SHIFT_WEIGHT * ((moved - shift[:, None]) ** 2).sum(-1)
         nearest, head = distance.min(dim=1)
@@ -129,7 +129,7 @@ def encoder_input(observations: Observations) -> Tensor:
     return (images / images.std(dim=(1, 2), keepdim=True).clamp_min(1e-12))[:, None]
 
 
-def _transform(images: Tensor, angle: Tensor, move: Tensor) -> Tensor:
+def turn_images(images: Tensor, angle: Tensor, move: Tensor) -> Tensor:
     """Images turned counter-clockwise (x towards y) about the box centre, then moved.
 
     angle: `(n,)`, radians; move: `(n, 2)`, fractions of the box

@@ -1,5 +1,1 @@
-"""What a run shows of itself."""
-
-from cryospin.report.run import write_figures
-
-__all__ = ["write_figures"]
+"""What a run shows of itself: figures, a page, and the page while the run goes on."""

@@ -10,29 +10,31 @@ from typing import Any
 import healpix
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from cryospin.report.style import BLUE, FAINT, GREEN, INK, ORANGE, SKY, VERMILION, new_figure, save, tidy
 
 _CURVE_COLOURS = (BLUE, GREEN, SKY, ORANGE, VERMILION)
-_MAP_POINTS = (180, 360)
+_MAP_POINTS = (120, 240)
 _TICK_ROOM = 0.09
 
 
 def plot_fsc(
     shells_resolution_A: Sequence[float],
     curves: Mapping[str, Sequence[float]],
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     resolution_A: float | None,
-) -> None:
+) -> Figure:
     """Draw FSC curves over spatial frequency.
 
     shells_resolution_A: resolution of each shell, Å
     curves: correlation of each shell, by the curve's name; the first is drawn boldest
+    path: where to write it as PNG, if anywhere
     resolution_A: where to put the marker, Å
     """
-    figure = new_figure(6.4, 4.2)
+    figure = new_figure(5.8, 4.0)
     axes = figure.subplots()
     tidy(axes)
     frequency = 1 / np.asarray(shells_resolution_A, dtype=float)
@@ -58,7 +60,7 @@ def plot_fsc(
     axes.set_ylabel("Fourier shell correlation")
     legend = axes.legend(fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.94), framealpha=0.9, edgecolor="none")
     legend.set_zorder(20)
-    save(figure, path)
+    return save(figure, path)
 
 
 def _resolution_ticks(axes: Any, highest: float) -> None:
@@ -72,13 +74,15 @@ def _resolution_ticks(axes: Any, highest: float) -> None:
     axes.set_xticks(chosen, ["∞", *(f"{1 / k:.3g}" for k in chosen[1:])])
 
 
-def plot_orientations(rotations: Tensor, path: str | Path) -> None:
+def plot_orientations(rotations: Tensor, path: str | Path | None = None, *, compensation: float | None = None) -> Figure:
     """Draw how densely views are spread over the sphere, relative to an even spread.
 
     rotations: `(N, 3, 3)`; the third row of each is the beam in the particle's frame
+    path: where to write it as PNG, if anywhere
+    compensation: the views' sampling compensation factor
     """
-    density, unevenness = _view_density(rotations)
-    figure = new_figure(7.2, 3.8)
+    density = _view_density(rotations)
+    figure = new_figure(6.4, 3.4)
     axes = figure.add_subplot(projection="mollweide")
     latitude = np.linspace(-math.pi / 2, math.pi / 2, _MAP_POINTS[0] + 1)
     longitude = np.linspace(-math.pi, math.pi, _MAP_POINTS[1] + 1)
@@ -97,8 +101,9 @@ def plot_orientations(rotations: Tensor, path: str | Path) -> None:
     bar = figure.colorbar(mesh, ax=axes, shrink=0.7, pad=0.03, ticks=_even_ticks(highest))
     bar.set_label("views relative to even", fontsize=9)
     bar.outline.set_visible(False)
-    axes.set_title(f"{len(rotations):,} views; unevenness {unevenness:.2f} (0 is even)", fontsize=10, color=INK, pad=12)
-    save(figure, path)
+    factor = f"; sampling compensation factor {compensation:.2f} (1 is even)" if compensation is not None else ""
+    axes.set_title(f"{len(rotations):,} views{factor}", fontsize=10, color=INK, pad=12)
+    return save(figure, path)
 
 
 def _even_ticks(highest: float) -> list[float]:
@@ -107,18 +112,13 @@ def _even_ticks(highest: float) -> list[float]:
     return [0, 1, *range(1 + step, math.floor(highest) + 1, step)]
 
 
-def _view_density(rotations: Tensor) -> tuple[Any, float]:
-    """A function of (tilt, rot) in radians giving the views' density relative to even, and how uneven they are.
-
-    The unevenness is the relative standard deviation of the density over the sphere, less what counting alone
-    makes of an even spread.
-    """
+def _view_density(rotations: Tensor) -> Any:
+    """A function of (tilt, rot) in radians giving the views' density relative to an even one."""
     beam = rotations[:, 2].double().numpy()
     nside = int(np.clip(2 ** math.floor(math.log2(math.sqrt(max(1, len(beam)) / 12 / 8) + 1e-9)), 2, 16))
     pixels = healpix.nside2npix(nside)
     counts = np.bincount(healpix.vec2pix(nside, beam[:, 0], beam[:, 1], beam[:, 2]), minlength=pixels)
     relative = counts / counts.mean()
-    excess = relative.var() - 1 / counts.mean()
     centres = np.stack(healpix.pix2vec(nside, np.arange(pixels)), axis=1)
     width = math.sqrt(4 * math.pi / pixels)
 
@@ -128,17 +128,18 @@ def _view_density(rotations: Tensor) -> tuple[Any, float]:
         weights = (np.exp((row @ centres.T - 1) / (0.7 * width) ** 2) for row in points)
         return np.stack([(weight @ relative) / weight.sum(1) for weight in weights])
 
-    return density, math.sqrt(max(0.0, excess))
+    return density
 
 
-def plot_slices(density: Tensor, pixel_size: float, path: str | Path) -> None:
+def plot_slices(density: Tensor, pixel_size: float, path: str | Path | None = None) -> Figure:
     """Draw three central slices and three projections of a map.
 
     density: `(d, d, d)` as `[z, y, x]`; pixel_size: Å per voxel (0: unknown, no scale bar)
+    path: where to write it as PNG, if anywhere
     """
     values = density.detach().float().numpy()
     middle = values.shape[0] // 2
-    figure = new_figure(7.5, 5.2)
+    figure = new_figure(6.4, 4.5)
     panels = figure.subplots(2, 3)
     for axis, name in enumerate("zyx"):
         # Looking along y, z runs up and x to the right; and so on.
@@ -147,7 +148,7 @@ def plot_slices(density: Tensor, pixel_size: float, path: str | Path) -> None:
     if pixel_size > 0:
         for panel in panels[:, 0]:
             _scale_bar(panel, values.shape[0], pixel_size)
-    save(figure, path)
+    return save(figure, path)
 
 
 def _grey(axes: Any, image: np.ndarray, title: str) -> None:

@@ -9,21 +9,27 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from cryospin.report.style import BLUE, FAINT, GREEN, INK, ORANGE, PURPLE, VERMILION, new_figure, save, tidy
 
 Record = dict[str, Any]
 _NARROW = 20.0
+_NAMED = 0.08
+"""Share of the time axis that a stage's name needs."""
 
 
-def plot_progress(records: Sequence[Record], path: str | Path) -> None:
-    """Draw, over epochs, the pose change, the frequency limit and half-map resolution, and the pose error if known.
+def plot_progress(records: Sequence[Record], path: str | Path | None = None) -> Figure:
+    """Draw, over time, the pose change, the frequency limit and half-map resolution, and the pose error if known.
 
-    records: lines of `metrics.jsonl`
+    records: lines of `metrics.jsonl`, one for each epoch, which is a point
+    path: where to write it as PNG, if anywhere
     """
+    unit, divisor = _unit_of_time(max(r["seconds"] for r in records))
+    records = [r | {"time": r["seconds"] / divisor} for r in records]
     with_error = any(r.get("pose_error_deg") is not None for r in records)
-    figure = new_figure(7.2, 6.4 if with_error else 4.8)
+    figure = new_figure(6.6, 6.0 if with_error else 4.4)
     panels = np.atleast_1d(figure.subplots(3 if with_error else 2, 1, sharex=True))
     for panel in panels:
         tidy(panel)
@@ -37,18 +43,22 @@ def plot_progress(records: Sequence[Record], path: str | Path) -> None:
     if with_error:
         _draw(panels[2], records, "pose_error_deg", BLUE, "median pose error")
         _degrees(panels[2], "Pose error (°)")
-    panels[-1].set_xlabel("Epoch")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    epochs = [r["epoch"] for r in records]
-    panels[-1].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    panels[-1].set_xlabel(f"Time since the start ({unit}); a point for each epoch")
+    panels[-1].set_xlim(0, 1.02 * max(r["time"] for r in records) or 1)
     figure.align_ylabels()
-    save(figure, path)
+    return save(figure, path)
 
 
-def plot_heads(records: Sequence[Record], path: str | Path) -> None:
+def _unit_of_time(seconds: float) -> tuple[str, float]:
+    """What to measure a run of this length in, and its seconds."""
+    return ("s", 1.0) if seconds < 300 else ("min", 60.0) if seconds < 3 * 3600 else ("h", 3600.0)
+
+
+def plot_heads(records: Sequence[Record], path: str | Path | None = None) -> Figure:
     """Draw, over epochs, for which share of the images each proposal won.
 
     records: lines of `metrics.jsonl`; those without `winners` are left out. `winner_names` names the proposals.
+    path: where to write it as PNG, if anywhere
     """
     chosen = [r for r in records if r.get("winners")]
     names = _winner_names(chosen)
@@ -58,7 +68,7 @@ def plot_heads(records: Sequence[Record], path: str | Path) -> None:
         for label, count in zip(labels, record["winners"], strict=True):
             shares[row, names.index(label)] += count
     shares *= 100 / np.maximum(shares.sum(1, keepdims=True), 1)
-    figure = new_figure(7.2, 4.0)
+    figure = new_figure(6.6, 3.4)
     axes = figure.subplots()
     tidy(axes)
     bottom = np.zeros(len(chosen))
@@ -71,7 +81,7 @@ def plot_heads(records: Sequence[Record], path: str | Path) -> None:
     axes.set_ylabel("Images won (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
-    save(figure, path)
+    return save(figure, path)
 
 
 def _winner_names(records: Sequence[Record]) -> list[str]:
@@ -94,11 +104,12 @@ def _shades(names: Sequence[str]) -> list[Any]:
 
 
 def _stages(records: Sequence[Record]) -> list[tuple[str, float, float]]:
-    """Name, start and end of each stage on the epoch axis."""
-    spans = []
+    """Name, start and end of each stage on the time axis; a record is of the time an epoch ended."""
+    spans, start = [], 0.0
     for stage, group in groupby(records, key=lambda r: str(r.get("stage", ""))):
-        epochs = [r["epoch"] for r in group]
-        spans.append((stage, min(epochs) - 0.5, max(epochs) + 0.5))
+        end = max(r["time"] for r in group)
+        spans.append((stage, start, end))
+        start = end
     return spans
 
 
@@ -110,17 +121,21 @@ def _shade_stages(axes: Any, records: Sequence[Record]) -> None:
 
 
 def _name_stages(axes: Any, records: Sequence[Record]) -> None:
-    """Write the stages' names above the topmost panel."""
+    """Write the stages' names above the topmost panel, those that are not too short to be named."""
+    whole = max(r["time"] for r in records)
     for stage, start, end in _stages(records):
+        short, last = end - start < _NAMED * whole, end == whole
+        if short and not last:
+            continue
+        place, side = (end, "right") if short else ((start + end) / 2, "center")
         axes.annotate(
-            stage, ((start + end) / 2, 1.02), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9,
-            color=INK,
+            stage, (place, 1.02), xycoords=("data", "axes fraction"), ha=side, va="bottom", fontsize=9, color=INK,
         )  # fmt: skip
 
 
 def _draw(axes: Any, records: Sequence[Record], key: str, colour: str, label: str) -> None:
     """A line through the epochs that have a value; a logarithm has no place for 0."""
-    points = [(r["epoch"], r[key]) for r in records if (r.get(key) or 0) > 0]
+    points = [(r["time"], r[key]) for r in records if (r.get(key) or 0) > 0]
     if points:
         axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3.5, linewidth=1.6, label=label)
 

@@ -1,108 +1,102 @@
-"""Figures on the sphere of view directions: what one image allows, and what each head knows."""
+"""Figures on the sphere of views: where each head is right, and which poses a few particles cannot decide between."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import healpix
 import numpy as np
-from matplotlib import colormaps
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from cryospin.report.style import INK, VERMILION, new_figure, save
+from cryospin.report.style import BLUE, INK, ORANGE, VERMILION, new_figure
 
-_POINTS = (90, 180)
-_SIDE = 4
-_WORST_DEG = 90.0
+RIGHT_DEG = 20.0
+"""A head is right about an image if the view it guesses is this near to the one the image ended at; the turn in the plane
+is searched for each view anyway."""
+
+_POINTS = (45, 90)
+_KERNEL = 80.0
+"""Concentration of the kernel that shares are smoothed with: half of its weight lies within 7.6 degrees."""
+
+_COLUMNS = 4
 
 
-@dataclass(frozen=True)
-class ImageViews:
-    """What is drawn of one image.
+def plot_head_maps(beams: Tensor, errors_deg: Tensor) -> Figure:
+    """Draw, for each head and for the best of them, the share of the images of each view that it is right about.
 
-    name: title
-    views: grid of (rot, tilt) in degrees `(V, 2)`, HEALPix in ring order
-    log_posterior: nats below the best view, `(V,)`
-    heads: view of each head after each epoch, beam directions in the particle's frame `(epochs, M, 3)`
-    true: the true view, or None where it is not known, `(3,)`
+    beams: `(n, 3)`, view of each image in the particle's frame
+    errors_deg: `(n, M)`, angle of each head's view from the one the image ended at
     """
-
-    name: str
-    views: Tensor
-    log_posterior: Tensor
-    heads: Tensor
-    true: Tensor | None = None
-
-
-def plot_view_posteriors(images: Sequence[ImageViews], path: str | Path, *, depth: float = 60.0) -> None:
-    """Draw for each image the log-posterior of its view and how the heads' guesses moved over the epochs.
-
-    depth: nats below the best view at which the scale ends
-    """
-    columns = min(2, len(images))
-    rows = math.ceil(len(images) / columns)
-    figure = new_figure(4.6 * columns, 2.7 * rows)
-    for number, image in enumerate(images):
-        axes = figure.add_subplot(rows, columns, number + 1, projection="mollweide")
-        mesh = _paint(axes, image.log_posterior.numpy(), "Greys", (-depth, 0.0))
-        colours = colormaps["viridis"](np.linspace(0.08, 0.92, image.heads.shape[1]))
-        for head, colour in zip(image.heads.unbind(1), colours, strict=True):
-            longitude, latitude = _on_map(head)
-            # A line across the edge of the map would run all over it.
-            breaks = np.flatnonzero(np.abs(np.diff(longitude)) > math.pi) + 1
-            trail = (np.insert(x, breaks, np.nan) for x in (longitude, latitude))
-            axes.plot(*trail, color=colour, linewidth=0.7, alpha=0.7)
-            axes.scatter(longitude[-1:], latitude[-1:], s=26, color=colour, edgecolor="white", linewidth=0.6, zorder=6)
-        if image.true is not None:
-            longitude, latitude = _on_map(image.true[None])
-            axes.scatter(longitude, latitude, s=90, marker="*", color=VERMILION, edgecolor="white", linewidth=0.5, zorder=7)
-        axes.set_title(image.name, fontsize=9, color=INK)
-    bar = figure.colorbar(mesh, ax=figure.axes, shrink=0.6, pad=0.02)
-    bar.set_label("log-posterior of the view (nats)", fontsize=9)
+    right = (errors_deg <= RIGHT_DEG).double().numpy()
+    columns = [(f"head {m + 1}", right[:, m]) for m in range(right.shape[1])]
+    columns.append(("best of all", right.max(1)))
+    rows = math.ceil(len(columns) / _COLUMNS)
+    figure = new_figure(8.0, 1.25 * rows + 0.1, arrange=False)
+    panels = _globes(figure, rows, _COLUMNS, right=0.905)
+    lat, lon, points = _globe()
+    weight = np.exp(_KERNEL * (points @ beams.double().numpy().T - 1))
+    weight /= weight.sum(1, keepdims=True).clip(1e-300)
+    mesh: Any = None
+    for panel, (name, share) in zip(panels.flat, columns, strict=False):
+        image = (weight @ share).reshape(_POINTS)
+        mesh = panel.pcolormesh(lon, lat, 100 * image, cmap="viridis", vmin=0, vmax=100, shading="flat", rasterized=True)
+        _bare(panel, f"{name}: {100 * share.mean():.0f} %")
+    for panel in panels.flat[len(columns) :]:
+        panel.set_axis_off()
+    bar = figure.colorbar(mesh, cax=figure.add_axes((0.92, 0.15, 0.014, 0.66)))
+    bar.set_label(f"images right to {RIGHT_DEG:.0f}° (%)", fontsize=9, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=INK)
     bar.outline.set_visible(False)
-    save(figure, path)
+    return figure
 
 
-def plot_head_errors(errors: Tensor, views: Tensor, path: str | Path) -> None:
-    """Draw each head's mean error over the sphere of true views: who has specialised in what.
+def plot_modes(particles: Sequence[tuple[str, Tensor, np.ndarray]]) -> Figure:
+    """Draw the views that each of a few particles may have been seen from, the likelier the larger.
 
-    errors: degrees `(s, M)`; views: true beam directions `(s, 3)`
+    particles: title, rotations `(m, 3, 3)` best first, and their posterior probabilities `(m,)`
     """
-    heads = errors.shape[1]
-    columns = min(4, heads)
-    rows = math.ceil(heads / columns)
-    figure = new_figure(3.0 * columns + 0.6, 1.9 * rows + 0.2)
-    count = healpix.nside2npix(_SIDE)
-    pixel = healpix.vec2pix(_SIDE, *views.double().numpy().T)
-    seen = np.bincount(pixel, minlength=count)
-    for head in range(heads):
-        axes = figure.add_subplot(rows, columns, head + 1, projection="mollweide")
-        total = np.bincount(pixel, errors[:, head].double().numpy(), minlength=count)
-        mean = np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
-        mesh = _paint(axes, mean, "viridis_r", (0.0, _WORST_DEG))
-        axes.set_title(f"head {head + 1}: median {float(errors[:, head].median()):.0f}°", fontsize=8, color=INK)
-    bar = figure.colorbar(mesh, ax=figure.axes, shrink=0.7, pad=0.02, extend="max")
-    bar.set_label("mean error of the images seen so (°)", fontsize=8)
-    bar.outline.set_visible(False)
-    save(figure, path)
+    columns = 3
+    rows = math.ceil(len(particles) / columns)
+    figure = new_figure(8.0, 1.65 * rows, arrange=False)
+    panels = _globes(figure, rows, columns, right=0.995)
+    for panel, (title, rotation, share) in zip(panels.flat, particles, strict=False):
+        _bare(panel, title)
+        panel.grid(color="#dddddd", linewidth=0.5)
+        lon, lat = _longitude_latitude(rotation[:, 2].double().numpy())
+        colours = [BLUE if i == 0 else ORANGE for i in range(len(share))]
+        panel.scatter(lon, lat, s=25 + 240 * share, c=colours, edgecolor="white", linewidth=0.8, alpha=0.9, zorder=5)
+        if len(share) > 1:
+            panel.plot(lon[:2], lat[:2], color=VERMILION, linewidth=0.9, linestyle=(0, (3, 2)), zorder=4)
+    for panel in panels.flat[len(particles) :]:
+        panel.set_axis_off()
+    return figure
 
 
-def _paint(axes: Any, values: np.ndarray, scale: str, limits: tuple[float, float]) -> Any:
-    """Fill a Mollweide map with values on the HEALPix sphere of their number, in ring order."""
+def _globes(figure: Figure, rows: int, columns: int, right: float) -> Any:
+    """Panels of the sphere side by side, with room for a title above each."""
+    title = 0.22 / figure.get_figheight()
+    places = {"left": 0.005, "right": right, "bottom": 0.01, "top": 1 - title, "wspace": 0.04, "hspace": 1.2 * title * rows}
+    return figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "mollweide"}, gridspec_kw=places)
+
+
+def _bare(panel: Any, title: str) -> None:
+    """A globe with a title and nothing else."""
+    panel.set_xticks(np.radians([-120, -60, 0, 60, 120]), [])
+    panel.set_yticks(np.radians([-60, -30, 0, 30, 60]), [])
+    panel.set_title(title, fontsize=8, color=INK)
+
+
+def _globe() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges of a grid in latitude and longitude, radians, and unit vectors of its cells' centres `(n, 3)`."""
     latitude = np.linspace(-math.pi / 2, math.pi / 2, _POINTS[0] + 1)
     longitude = np.linspace(-math.pi, math.pi, _POINTS[1] + 1)
     lat, lon = np.meshgrid((latitude[1:] + latitude[:-1]) / 2, (longitude[1:] + longitude[:-1]) / 2, indexing="ij")
-    pixel = healpix.ang2pix(healpix.npix2nside(len(values)), math.pi / 2 - lat, lon)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    return axes.pcolormesh(longitude, latitude, values[pixel], cmap=scale, vmin=limits[0], vmax=limits[1], rasterized=True)
+    points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+    return latitude, longitude, points.reshape(-1, 3)
 
 
-def _on_map(directions: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Longitude and latitude in radians of directions `(n, 3)`."""
-    x, y, z = directions.double().numpy().T
-    return np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1))
+def _longitude_latitude(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of unit vectors `(n, 3)`, radians."""
+    return np.arctan2(points[:, 1], points[:, 0]), np.arcsin(np.clip(points[:, 2], -1, 1))

@@ -1,0 +1,43 @@
+"""Put a map that was found without symmetry on the axes of its point group, and the particles with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cryospin.engine.problem import Problem
+from cryospin.evaluation.alignment import move_map
+from cryospin.evaluation.symmetry import Symmetry, find_symmetry
+from cryospin.kernels.types import Poses
+from cryospin.volume.mask import outline_mask
+
+
+@dataclass(frozen=True)
+class OnAxes:
+    """A map and poses whose point group stands in the standard frame.
+
+    density: `(d, d, d)`; poses: of the same images
+    found: the axes as they were
+    """
+
+    density: Tensor
+    poses: Poses
+    found: Symmetry
+
+
+def put_on_axes(density: Tensor, poses: Poses, problem: Problem, name: str) -> OnAxes:
+    """Find a point group's best axes in a map and turn map and particles until they stand as `point_group` has them.
+
+    In the map's frame a point of the particle is `x = Q y + c`, with the standard frame's `y`; so an image of `R x + t` is
+    one of `R Q y + (R c + t)`.
+
+    density: `(d, d, d)`, any `d` of the problem's physical size
+    """
+    radius = min(problem.last_shell, density.shape[-1] // 2 - 1)
+    found = find_symmetry(density * outline_mask(density, problem.mask_diameter), name, radius)
+    turn, centre = found.frame, found.centre
+    moved = move_map(density, turn.T, -turn.T @ centre)
+    offset = poses.rotation[:, :2].double() @ (centre * problem.box / density.shape[-1])
+    rotation = (poses.rotation.double() @ turn).to(poses.rotation.dtype)
+    return OnAxes(moved, poses._replace(rotation=rotation, shift=poses.shift + offset.float()), found)

@@ -1,0 +1,35 @@
+"""What a run computes with: versions of everything that has a hand in the result, and devices."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+_PACKAGES = ("cryospin", "torch", "numba", "numpy", "scipy", "pandas", "mrcfile", "gemmi", "torch-ctf", "roma")
+
+
+def versions() -> dict[str, str]:
+    """Version of Python, the system and the packages, by name."""
+    return {"python": platform.python_version(), "system": platform.platform(), **{n: _installed(n) for n in _PACKAGES}}
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def devices() -> dict[str, str]:
+    """The processor and every CUDA device with its memory."""
+    import llvmlite.binding as llvm
+    import torch
+
+    found = {"cpu": llvm.get_host_cpu_name()}
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        found[f"cuda:{index}"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
+    if len(found) == 1:
+        built = torch.version.cuda is not None
+        found["cuda"] = "none found" if built else "none: this PyTorch is built without CUDA"
+    return found

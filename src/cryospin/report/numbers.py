@@ -1,0 +1,99 @@
+"""The few numbers a run comes down to, and what in them deserves a second look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cryospin.evaluation.sampling import Sampling, fourier_sampling
+from cryospin.geometry.symmetry import point_group
+from cryospin.report.contents import Contents
+
+DOUBTFUL = 4.0
+"""An image is doubtful if its contrast falls short of the usual by so many standard errors."""
+
+SURE = 0.9
+_EARLY_SHELL = 10
+_UNEVEN, _VERY_UNEVEN = 0.81, 0.4
+_MANY_DOUBTFUL, _MANY_UNSURE = 0.1, 0.3
+_MASK_CORRELATES = 0.1
+_STILL_CORRELATED = 0.2
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What stands at the top of a page; None for what is not known.
+
+    resolution_A: where the corrected FSC falls below 0.143
+    sampling: how evenly the views fill Fourier space
+    sure: share of the particles whose best pose has a probability of 0.9 or more
+    doubtful: how many particles resemble the map much less than they should
+    """
+
+    resolution_A: float | None = None
+    sampling: Sampling | None = None
+    sure: float | None = None
+    doubtful: int | None = None
+
+    @classmethod
+    def of(cls, contents: Contents) -> Numbers:
+        """Measure a run."""
+        curves, particles = contents.resolution, contents.particles
+        resolution = curves.at(curves.best_curve) if curves else None
+        sampling = None
+        if contents.rotation is not None and len(contents.rotation):
+            size = contents.maps.size_A if contents.maps else 0.0
+            group = point_group(str(contents.config.get("symmetry", "C1")))
+            sampling = fourier_sampling(contents.rotation, size / resolution if resolution else _EARLY_SHELL, group)
+        shortfall = contents.evidence.get("shortfall")
+        return cls(
+            resolution_A=resolution,
+            sampling=sampling,
+            sure=float((particles.confidence >= SURE).mean()) if particles and particles.confidence is not None else None,
+            doubtful=int((shortfall >= DOUBTFUL).sum()) if shortfall is not None else None,
+        )
+
+
+def remarks(contents: Contents, numbers: Numbers) -> list[str]:
+    """What deserves a second look, in sentences that say why."""
+    found = list(contents.warnings)
+    if numbers.sampling and numbers.sampling.compensation < _UNEVEN:
+        strength = "very uneven" if numbers.sampling.compensation < _VERY_UNEVEN else "uneven"
+        found.append(
+            f"Views are {strength}: the sampling compensation factor is {numbers.sampling.compensation:.2f}, and "
+            f"{100 * numbers.sampling.missing:.0f} % of the directions have no data. The map may be smeared along them."
+        )
+    if contents.particles and numbers.doubtful and numbers.doubtful > _MANY_DOUBTFUL * len(contents.particles):
+        found.append(
+            f"{numbers.doubtful:,} particles resemble the map much less than they should: "
+            "look at their thumbnails for junk, or for another structure."
+        )
+    if numbers.sure is not None and numbers.sure < 1 - _MANY_UNSURE:
+        found.append(
+            f"Only {100 * numbers.sure:.0f} % of the particles have one pose that clearly leads: "
+            "a symmetry that was not imposed, or too much noise."
+        )
+    return found + _fsc_remarks(contents, numbers)
+
+
+def _fsc_remarks(contents: Contents, numbers: Numbers) -> list[str]:
+    """What the FSC curves give away."""
+    curves = contents.resolution
+    if curves is None:
+        return []
+    if numbers.resolution_A is None:
+        return ["The FSC of the half maps never falls to 0.143: the box or --max-resolution limits the resolution."]
+    found = []
+    tail = torch.tensor(curves.curves[curves.best_curve])[-max(2, len(curves.shells_A) // 10) :]
+    if float(tail.mean()) > _STILL_CORRELATED:
+        found.append("The half maps still agree at the highest frequencies: duplicates, or a tight mask?")
+    randomised = curves.curves.get("masked, phases randomised")
+    if randomised:
+        at = min(range(len(curves.shells_A)), key=lambda i: abs(curves.shells_A[i] - (numbers.resolution_A or 0)))
+        if randomised[at] > _MASK_CORRELATES:
+            found.append(
+                f"With phases randomised, the masked half maps still correlate by {randomised[at]:.2f} at the resolution: "
+                "the mask is tight; trust the corrected curve only."
+            )
+    return found
