@@ -103,7 +103,7 @@ class Stopper(Silence):
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])
 def test_a_stopped_run_ends_as_one_that_was_not(data, tmp_path, monkeypatch, epoch):
-    monkeypatch.setattr("cryospin.report.write_figures", lambda run: [])
+    monkeypatch.setattr("cryospin.report.page.write_report", lambda run: None)
     monkeypatch.setattr(checkpoints, "SHARE", float("inf"))
     numbers = TINY | {"decoding_epochs": 3, "heads": 2, "batch": 40}
     one = Settings(particles=data / "particles.star", out=tmp_path / "whole", preset="paper", threads=1, options=numbers)
