@@ -25,8 +25,8 @@ import torch
 from cryospin.engine.trace import Trace
 from cryospin.evaluation.alignment import align_maps, apply_alignment
 from cryospin.evaluation.fsc import fourier_shell_correlation, resolution
-from cryospin.evaluation.heads import TraceErrors, trace_errors, view_posterior
 from cryospin.evaluation.pose_error import pose_errors
+from cryospin.evaluation.traces import TraceErrors, trace_errors, view_posterior
 from cryospin.formats.star import read_poses
 from cryospin.formats.volume import read_map
 from cryospin.fourier import FourierGrid, map_to_grid, resample_map
@@ -59,6 +59,7 @@ SYSTEMS: dict[str, list[str]] = {
 """What is compared. `paper, amortized` gets the epochs of both stages for its only one."""
 
 LEARNED = ("paper", "cryoai")
+DECODING_EPOCHS = 13
 COLUMNS = (
     ("data", "{name}"),
     ("system", "{system}"),
@@ -132,17 +133,17 @@ def systems(text: str) -> list[str]:
 
 def command_of(arguments: argparse.Namespace, system: str) -> list[str]:
     """The flags of `cryospin reconstruct` that make a system."""
-    flags = list(SYSTEMS[system])
+    flags = []
     for option in ("box", "first", "threads"):
         if (value := getattr(arguments, option)) is not None:
             flags += [f"--{option}", str(value)]
-    if SYSTEMS[system][1] not in LEARNED:
-        return flags
-    epochs = arguments.epochs
-    if system != "paper" and "one head" not in system:
-        epochs += 13
-    flags += ["--shifts", arguments.shifts, "--set", f"encoding_epochs={epochs}"]
-    return flags + [part for value in arguments.set for part in ("--set", value)]
+    if SYSTEMS[system][1] in LEARNED:
+        amortized = system != "paper" and "one head" not in system
+        epochs = arguments.epochs + (DECODING_EPOCHS if amortized else 0)
+        flags += ["--shifts", arguments.shifts]
+        flags += [part for value in (f"encoding_epochs={epochs}", *arguments.set) for part in ("--set", value)]
+    # Of a number set twice the last one counts: a system's own are not to be changed.
+    return [*flags, *SYSTEMS[system]]
 
 
 def one_run(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cryospin.engine.trace import Trace
-from cryospin.evaluation.heads import trace_errors, view_posterior
+from cryospin.evaluation.traces import trace_errors, view_posterior
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import exponential, flip_hand, random_rotations
 from cryospin.geometry.symmetry import point_group
