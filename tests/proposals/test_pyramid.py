@@ -55,7 +55,8 @@ def test_at_the_published_box_a_head_sees_1024_features():
 
 def test_heads_give_different_rotations_and_shifts(generator):
     encoder = PyramidEncoder(16, 3, pyramid(), SMALL, (8, 8), shifts=True)
-    rotation, shift = encoder(torch.randn(4, 16, 16, generator=generator))
+    with torch.no_grad():
+        rotation, shift = encoder(torch.randn(4, 16, 16, generator=generator))
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(4, 3, 3, 3), rtol=0, atol=1e-4)
     assert float(distance_deg(rotation[:, 0], rotation[:, 1]).min()) > 0.1
     assert shift.shape == (4, 3, 2)
