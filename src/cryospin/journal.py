@@ -66,6 +66,7 @@ class Journal:
             # The group stands in the standard frame of the run's own map; the truth's may stand anywhere.
             errors = pose_errors(rotation, shift, poses.rotation, poses.shift, group)
             record.pose_error_deg = float(errors.rotation_deg.median())
+            record.pose_error_mean_deg = float(errors.rotation_deg.mean())
         self.folder.epoch(record)
         self.listener.epoch(record)
         self._show(record, Glimpse(density, poses.rotation if poses is not None else None))

@@ -24,6 +24,7 @@ from cryospin.origin import Origin
 from cryospin.packing import Packed, bytes_packed
 from cryospin.particles import ParticleSet
 from cryospin.preparation import prepare, true_poses
+from cryospin.presets.learned import Learn
 from cryospin.report.live import watchers
 from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
@@ -84,13 +85,13 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     work = Work(problem, settings, journal)
     if since is None:
         _describe(journal, settings, particles, packed, problem)
-        stage: Stage = Start(work)
+        stage: Stage = Learn.begun(work) if settings.learns else Start(work)
     else:
         journal.epochs = since.epoch
         listener.note(f"continues after epoch {since.epoch}, {since.seconds:.0f} s into the run")
-        stage = STAGES[since.stage].restored(work, since.state)
-    refined = _to_the_end(stage, folder, journal, since.step if since else 0)
-    result = Result.of(settings, particles, packed, refined.refinement)
+        stage = (STAGES | {Learn.name: Learn})[since.stage].restored(work, since.state)
+    last = _to_the_end(stage, folder, journal, since.step if since else 0)
+    result = last.result(particles, packed)
     folder.write(result)
     if settings.looks_for_symmetry:
         _look_for_symmetry(result, folder, journal)
@@ -101,7 +102,7 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     return result
 
 
-def _to_the_end(stage: Stage, folder: RunFolder, journal: Journal, step: int) -> Refine:
+def _to_the_end(stage: Stage, folder: RunFolder, journal: Journal, step: int) -> Refine | Learn:
     """Step by step through all stages, with a checkpoint after each; Ctrl-C leaves one of the last that was finished.
 
     step: how many were taken before
@@ -116,7 +117,7 @@ def _to_the_end(stage: Stage, folder: RunFolder, journal: Journal, step: int) ->
     except KeyboardInterrupt:
         checkpoints.flush()
         raise
-    assert isinstance(stage, Refine), "a run ends with its refinement"
+    assert isinstance(stage, Refine | Learn), "no other stage is ever finished"
     return stage
 
 
@@ -150,9 +151,10 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
     journal.note(f"packed images ({bytes_packed(len(particles), problem.box) / 2**30:.1f} GiB) are kept {packed.where}")
     contrast = "dark, inverted" if packed.inverted else "white"
     journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))
+    how = f"preset: {settings.preset}" if settings.learns else f"proposals: {settings.explores_with}"
     journal.note(
         f"an image carries {float(problem.information[min(8, problem.last_shell)]):.0f} nats up to "
-        f"{problem.angstrom(8):.0f} Å; proposals: {settings.explores_with}; {settings.cores} threads; seed {settings.seed}"
+        f"{problem.angstrom(8):.0f} Å; {how}; {settings.cores} threads; seed {settings.seed}"
     )
     nats = float(problem.information[min(FIRST_SHELL, problem.last_shell)])
     if nats < _FAINT_IMAGES:

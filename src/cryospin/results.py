@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cryospin.engine.candidates import HeadProposer
 from cryospin.engine.final import FinalMaps, final_maps
+from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
 from cryospin.errors import InputError
@@ -72,16 +73,9 @@ class Result:
         ranked = ranked.with_poses(ranked.poses._replace(rotation=unit), ranked.misfit)
         heads = next((p.heads for p in refinement.proposers if isinstance(p, HeadProposer)), None)
         maps, best = final_maps(refinement.sets, refinement.modes).cpu(), ranked.best()
-        resolved = {
-            "box": problem.box,
-            "pixel_size_A": problem.pixel_size,
-            "mask_diameter_A": problem.mask_diameter * problem.box * problem.pixel_size,
-            "max_resolution_A": problem.angstrom(problem.last_shell),
-            "invert": packed.inverted,
-        }
         return cls(
             particles=particles,
-            config=settings.table() | resolved,
+            config=settings.table() | resolved(problem, packed),
             maps=maps,
             poses=best,
             competing=ranked,
@@ -99,6 +93,17 @@ class Result:
                 heads=heads,
             ),
         )
+
+
+def resolved(problem: Problem, packed: Packed) -> dict[str, object]:
+    """What a run settled of the things its user left open."""
+    return {
+        "box": problem.box,
+        "pixel_size_A": problem.pixel_size,
+        "mask_diameter_A": problem.mask_diameter * problem.box * problem.pixel_size,
+        "max_resolution_A": problem.angstrom(problem.last_shell),
+        "invert": packed.inverted,
+    }
 
 
 RECORDS = ("log.txt", "metrics.jsonl")

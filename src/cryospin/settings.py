@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 from cryospin.device import Choice, choose
+from cryospin.engine.learning import Learning
 from cryospin.errors import InputError
 from cryospin.geometry.symmetry import point_group
+from cryospin.presets.options import LEARNED, learning
 from cryospin.selection import Selection
 
 PRESETS = {"cryospin": "both", "search": "grid"}
@@ -30,7 +32,7 @@ class Settings:
 
     particles: the particle table
     out: folder for the results
-    preset: `cryospin` or `search`
+    preset: `cryospin`, `search`, `paper` or `cryoai`
     proposals: `heads`, `grid`, `both`, or None for the preset's own
     box: pixels to Fourier-crop the images to; None for the images' own, up to 128
     mask_diameter: Å; None for 84 % of the box
@@ -48,6 +50,8 @@ class Settings:
     particles_index: use only the rows that this text file lists, counted from 0
     recentre: centre the particles by the shifts in the table before anything else
     truth_poses: a table of true poses, to follow the error during the run
+    shifts: whether displacements are estimated; `paper` and `cryoai` can do without
+    options: numbers of `paper` and `cryoai` that differ from the published ones, by name; see `engine.learning.Learning`
     """
 
     particles: Path
@@ -70,14 +74,22 @@ class Settings:
     particles_index: Path | None = None
     recentre: bool = False
     truth_poses: Path | None = None
+    shifts: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
-        for field in ("particles", "out", "datadir", "ctf", "particles_index", "truth_poses"):
-            if isinstance(value := getattr(self, field), str):
-                object.__setattr__(self, field, Path(value))
-        if self.preset not in PRESETS:
-            raise InputError(f"--preset {self.preset} is not known", remedy=f"Choose from {', '.join(PRESETS)}")
+        for name in ("particles", "out", "datadir", "ctf", "particles_index", "truth_poses"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, Path(value))
+        presets = [*PRESETS, *LEARNED]
+        if self.preset not in presets:
+            raise InputError(f"--preset {self.preset} is not known", remedy=f"Choose from {', '.join(presets)}")
+        if self.learns:
+            self._check_learned()
+        elif self.options or not self.shifts:
+            name = "--set" if self.options else "--shifts none"
+            raise InputError(f"{name} is for --preset {' and '.join(LEARNED)}", remedy="Drop it, or choose one of these")
         if self.proposals is not None and self.proposals not in PROPOSALS:
             raise InputError(f"--proposals {self.proposals} is not known", remedy=f"Choose from {', '.join(PROPOSALS)}")
         choose(self.device)
@@ -94,6 +106,24 @@ class Settings:
         if self.impose not in IMPOSE:
             raise InputError(f"--impose {self.impose} is not known", remedy=f"Choose from {', '.join(IMPOSE)}")
         point_group(self.imposed)
+
+    def _check_learned(self) -> None:
+        """Refuse what a preset that learns by gradient descent has no use for."""
+        if self.proposals is not None:
+            raise InputError(f"--proposals is not for --preset {self.preset}", remedy="Drop it")
+        if len(point_group(self.symmetry)) > 1:
+            raise InputError(f"--preset {self.preset} imposes no symmetry", remedy="Drop --symmetry, or the preset")
+        learning(self.preset, self.options)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the preset learns poses and volume by gradient descent."""
+        return self.preset in LEARNED
+
+    @property
+    def learning(self) -> Learning:
+        """The numbers of such a preset; raises `InputError` for options it does not have."""
+        return learning(self.preset, self.options, shifts=self.shifts)
 
     @property
     def selection(self) -> Selection:
@@ -134,5 +164,6 @@ class Settings:
     def table(self) -> dict[str, Any]:
         """The settings as plain values for a configuration file; what was left open is not in it, and paths are absolute."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values |= {"proposals": self.explores_with, "threads": self.cores}
+        own = {"options": self.learning.table()} if self.learns else {"proposals": self.explores_with, "options": None}
+        values |= own | {"threads": self.cores}
         return {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in values.items() if v is not None}

@@ -26,7 +26,10 @@ from cryospin.engine.switch import switch_reason
 from cryospin.evaluation.symmetry import describe
 from cryospin.journal import Journal
 from cryospin.noise import weighted
+from cryospin.packing import Packed
+from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes, Thinning
+from cryospin.results import Result
 from cryospin.settings import Settings
 from cryospin.state import State
 
@@ -327,6 +330,10 @@ class Refine:
         if refinement.finished:
             journal.note(f"refinement ends: {refinement.finished}")
         return self
+
+    def result(self, particles: ParticleSet, packed: Packed) -> Result:
+        """What the run comes to."""
+        return Result.of(self.work.settings, particles, packed, self.refinement)
 
     def state(self) -> State:
         """See `Stage.state`."""

@@ -85,3 +85,14 @@ def _restored(mention: State, stored: Tensor) -> Tensor:
     order = mention["layout"]
     back = sorted(range(len(order)), key=order.__getitem__)
     return value.permute(order).contiguous().permute(back)
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
+    """What an optimiser remembers of each of its parameters, by their number."""
+    return {str(i): slots for i, slots in optimiser.state_dict()["state"].items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, state: State) -> None:
+    """Give an optimiser of the same parameters its memory back."""
+    memory = {int(i): slots for i, slots in state.items()}
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": memory})

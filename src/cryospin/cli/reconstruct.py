@@ -11,6 +11,7 @@ from cryospin.cli.failing import resumable
 from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
 from cryospin.cli.listening import RunListener
 from cryospin.cli.progress import progress
+from cryospin.errors import InputError
 
 _INPUT, _PARTICLE, _METHOD, _MACHINE = "Input", "Particle", "Method", "Machine"
 
@@ -21,7 +22,8 @@ def reconstruct(
     preset: Annotated[
         str,
         typer.Option(
-            help="[bold]cryospin[/]: a pose grid and a multi-head encoder compete; [bold]search[/]: the grid alone.",
+            help="[bold]cryospin[/]: a pose grid and a multi-head encoder compete; [bold]search[/]: the grid alone; "
+            "[bold]paper[/]: the published method; [bold]cryoai[/]: cryoAI's.",
             rich_help_panel=_METHOD,
         ),
     ] = "cryospin",
@@ -100,6 +102,23 @@ def reconstruct(
             help="True poses of simulated images, to follow the error in metrics.jsonl.", rich_help_panel=_PARTICLE
         ),
     ] = None,
+    shifts: Annotated[
+        str,
+        typer.Option(
+            metavar="estimated|none",
+            help="Whether displacements are estimated; [bold]paper[/] and [bold]cryoai[/] can do without.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = "estimated",
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a number of [bold]paper[/] or [bold]cryoai[/], such as heads=15 or encoding_epochs=20.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     device: Annotated[
         str,
         typer.Option(
@@ -145,6 +164,23 @@ def reconstruct(
         particles_index=particles_index,
         recentre=recentre,
         truth_poses=truth_poses,
+        shifts=_yes_or_no(shifts),
+        options=dict(_pair(text) for text in options or ()),
     )
     with resumable(out), RunListener(progress) as listener:
         pipeline.reconstruct(settings, listener)
+
+
+def _yes_or_no(shifts: str) -> bool:
+    """What `--shifts` says."""
+    if shifts not in ("estimated", "none"):
+        raise InputError(f"--shifts {shifts} is not known", remedy="Give estimated or none")
+    return shifts == "estimated"
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """Name and value of one `--set`."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text} has no value", remedy="Give NAME=VALUE")
+    return name.strip(), value.strip()

@@ -24,6 +24,7 @@ _CONTRAST_PRIOR = 25.0
 """Nats by which an image's contrast is held to 1."""
 
 _CONTRAST = (0.05, 3.0)
+_SETTLING = 4
 
 
 class HalfSets:
@@ -68,6 +69,17 @@ class HalfSets:
         sets.maps = (first, second)
         sets.scale, sets.shortfall = state["scale"], state["shortfall"]
         sets.mask, sets.fsc = state["mask"], state["fsc"]
+        return sets
+
+    @classmethod
+    def settled(cls, problem: Problem, half: Tensor, modes: Modes) -> HalfSets:
+        """Half maps from given poses, with contrasts, noise and filter in keeping with them."""
+        sets = cls(problem, half, problem.noise, torch.zeros((problem.box,) * 3, device=problem.device))
+        sets.update(modes, problem.last_shell)
+        for _ in range(_SETTLING):
+            limit = min(problem.last_shell, int(sets.resolved_shell) + 2)
+            sets.measure(modes, limit)
+            sets.update(modes, problem.last_shell)
         return sets
 
     @property

@@ -11,13 +11,14 @@ from typing import Protocol
 class EpochRecord:
     """One line of `metrics.jsonl`.
 
-    stage: `explore`, `compete` or `refine`
+    stage: `explore`, `compete` or `refine`; `auto-encode` or `auto-decode` where poses are learned by gradient descent
     frequency_limit_A: resolution up to which images were compared with the volume
-    loss: mean misfit of an image at its best pose, nats relative to no particle; lower is better
+    loss: mean misfit of an image at its best pose, nats relative to no particle; lower is better. By gradient
+        descent: the mean loss that is descended
     pose_change_deg: median turn of the best pose since the last epoch; None where none was kept
     winners: how many images each proposal won, in the order of `winner_names`
     resolution_A: half-map FSC 0.143 of the masked maps, from the refinement on
-    pose_error_deg: median error where true poses were given
+    pose_error_deg, pose_error_mean_deg: median and mean error where true poses were given
     epoch, seconds: running number and time since the start of the run, filled in by the pipeline
     """
 
@@ -29,6 +30,7 @@ class EpochRecord:
     winner_names: list[str] | None = None
     resolution_A: float | None = None
     pose_error_deg: float | None = None
+    pose_error_mean_deg: float | None = None
     epoch: int = 0
     seconds: float = 0.0
 

@@ -18,8 +18,6 @@ from cryospin.poses.modes import Modes
 from cryospin.preparation import prepare
 from cryospin.settings import Settings
 
-_PASSES = 4
-
 
 def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None, frame: Tensor | None = None) -> FinalMaps:
     """Maps from a run's images at given poses, with the run's box, mask, contrast and filter.
@@ -54,10 +52,4 @@ def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None, f
     modes = Modes(hypotheses, torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.long))
     modes = modes.to(problem.device)
     half = problem.order(torch.Generator().manual_seed(0)) % 2
-    sets = HalfSets(problem, half, problem.noise, torch.zeros((problem.box,) * 3, device=problem.device))
-    sets.update(modes, problem.last_shell)
-    for _ in range(_PASSES):
-        limit = min(problem.last_shell, int(sets.resolved_shell) + 2)
-        sets.measure(modes, limit)
-        sets.update(modes, problem.last_shell)
-    return final_maps(sets, modes).cpu()
+    return final_maps(HalfSets.settled(problem, half, modes), modes).cpu()

@@ -1,0 +1,1 @@
+"""The systems cryospin can be: one engine, assembled in several ways."""

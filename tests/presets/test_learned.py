@@ -1,0 +1,153 @@
+"""Whole runs of the presets that learn by gradient descent, as small as they can be."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import replace
+
+import pytest
+import starfile
+import torch
+
+from cryospin import checkpoints
+from cryospin.cli import main
+from cryospin.engine.record import Silence
+from cryospin.engine.trace import Trace
+from cryospin.evaluation.evaluate import evaluate
+from cryospin.formats.volume import read_map
+from cryospin.pipeline import reconstruct, resume
+from cryospin.settings import Settings
+from cryospin.simulation import ImagingConditions, density_from_source, simulate
+
+COUNT, BOX = 150, 32
+TINY = {"channels": (8, 8, 8, 8, 8), "features": (16, 8), "encoding_epochs": 2}
+FILES = (
+    "map.mrc", "map_other_hand.mrc", "map_from_poses.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.csv",
+    "particles.star", "metrics.jsonl", "config.toml", "log.txt", "fsc.png", "progress.png", "heads.png",
+    "checkpoints/trace.safetensors", "checkpoints/heads.safetensors",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data")
+    density = density_from_source("phantom", BOX, 8.0, seed=1)
+    simulate(density, 8.0, COUNT, out, ImagingConditions(snr=0.3, shift_sd=0.5), seed=3)
+    return out
+
+
+def run(data, out, preset, **options):
+    settings = {"particles": data / "particles.star", "out": out, "preset": preset, "threads": 1}
+    return reconstruct(Settings(**settings, truth_poses=data / "truth.star", options=TINY | options))
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "stages"),
+    [
+        ("paper", {"decoding_epochs": 2, "heads": 3}, ["auto-encode"] * 2 + ["auto-decode"] * 2),
+        ("cryoai", {"implicit_width": 16}, ["auto-encode"] * 2),
+        ("cryoai", {"volume": "hartley"}, ["auto-encode"] * 2),
+    ],
+)
+def test_a_run_leaves_everything(data, tmp_path, preset, options, stages):
+    out = tmp_path / "run"
+    run(data, out, preset, **options)
+    assert [name for name in FILES if not (out / name).is_file()] == []
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [r["stage"] for r in records] == stages
+    assert all(r["pose_error_deg"] > 0 and r["pose_error_mean_deg"] > 0 and r["loss"] > 0 for r in records)
+    assert all(sum(r["winners"]) == COUNT for r in records if r["stage"] == "auto-encode")
+    config = tomllib.loads((out / "config.toml").read_text())
+    assert config["preset"] == preset
+    assert config["options"]["encoding_epochs"] == 2
+    assert config["options"]["encoder_rate"] == 1e-4
+    assert "not found independently" in (out / "log.txt").read_text()
+    rows = starfile.read(out / "particles.star", always_dict=True)["particles"]
+    assert len(rows) == COUNT
+    assert rows["rlnMaxValueProbDistribution"].between(0, 1).all()
+    assert set(rows["rlnRandomSubset"]) == {1, 2}
+    assert len(Trace.load(out / "checkpoints/trace.safetensors").best()) == len(stages)
+    figures = evaluate(out, truth_map=data / "truth.mrc", truth_poses=data / "truth.star", ceiling=False)
+    assert figures["rotation_error_deg"]["median"] > 0
+
+
+def test_the_seed_decides_everything(data, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        options = TINY | {"encoding_epochs": 1, "decoding_epochs": 1, "heads": 2}
+        reconstruct(
+            Settings(
+                particles=data / "particles.star", out=tmp_path / name, preset="paper", threads=1, seed=seed, options=options
+            )
+        )
+    a, b, c = (read_map(tmp_path / name / "map.mrc")[0] for name in "abc")
+    assert torch.equal(a, b)
+    assert not torch.allclose(a, c)
+
+
+class Stopped(BaseException):
+    """Ends a run at once."""
+
+
+class Stopper(Silence):
+    """Ends a run as soon as an epoch is done and told."""
+
+    def __init__(self, epoch):
+        self.left = epoch
+
+    def epoch(self, record):
+        self.left -= 1
+        if not self.left:
+            raise Stopped
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_a_stopped_run_ends_as_one_that_was_not(data, tmp_path, monkeypatch, epoch):
+    monkeypatch.setattr("cryospin.report.page.write_report", lambda run: None)
+    monkeypatch.setattr(checkpoints, "SHARE", float("inf"))
+    numbers = TINY | {"decoding_epochs": 3, "heads": 2, "batch": 40}
+    one = Settings(particles=data / "particles.star", out=tmp_path / "whole", preset="paper", threads=1, options=numbers)
+    reconstruct(one)
+    with pytest.raises(Stopped):
+        reconstruct(replace(one, out=tmp_path / "stopped"), Stopper(epoch))
+    assert resume(tmp_path / "stopped")
+    for name in ("map.mrc", "map_from_poses.mrc"):
+        maps = [read_map(tmp_path / run / name)[0] for run in ("whole", "stopped")]
+        assert torch.equal(*maps)
+    records = [
+        [{**json.loads(line), "seconds": 0} for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("whole", "stopped")
+    ]
+    assert records[0] == records[1]
+    traces = [Trace.load(tmp_path / run / "checkpoints/trace.safetensors").best() for run in ("whole", "stopped")]
+    assert len(traces[0]) == len(traces[1]) == 5
+    assert all(torch.equal(a, b) for a, b in zip(*traces, strict=True))
+
+
+def test_a_user_changes_numbers_on_the_command_line(data, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    sets = [f"--set={name}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in TINY.items()]
+    arguments = ["cryospin", "reconstruct", str(data / "particles.star"), "--out", str(out), "--preset", "paper"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--shifts", "none", "--threads", "1", *sets, "--set", "decoding_epochs=1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (0, None)
+    config = tomllib.loads((out / "config.toml").read_text())
+    assert config["shifts"] is False
+    assert config["options"]["shifts"] == "none"
+    assert config["options"]["decoding_epochs"] == 1
+    shifts = starfile.read(out / "particles.star", always_dict=True)["particles"][["rlnOriginXAngst", "rlnOriginYAngst"]]
+    assert not shifts.to_numpy().any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--shifts", "no"], "--shifts no is not known"), (["--set", "heads"], "--set heads has no value")],
+)
+def test_bad_options_end_in_one_line(data, tmp_path, capsys, monkeypatch, arguments, says):
+    command = ["cryospin", "reconstruct", str(data / "particles.star"), "--out", str(tmp_path / "run"), "--preset", "paper"]
+    monkeypatch.setattr("sys.argv", command + arguments)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert says in capsys.readouterr().err
