@@ -19,7 +19,7 @@ from pathlib import Path
 
 import mrcfile
 
-TIMED = ("progress.png",)
+TIMED = ("progress.png", "report/about.json")
 """Figures over time, which no two runs share."""
 
 

@@ -78,7 +78,7 @@ def _hasty(monkeypatch):
     monkeypatch.setattr(refine.Refinement, "epochs", 4)
     monkeypatch.setattr(checkpoints, "SHARE", float("inf"))
     # Figures take longer than everything else together.
-    monkeypatch.setattr("cryospin.report.write_figures", lambda run: [])
+    monkeypatch.setattr("cryospin.report.page.write_report", lambda run: None)
 
 
 @pytest.fixture(scope="module")
