@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from cryospin.device import Choice, choose
 from cryospin.errors import InputError
 from cryospin.geometry.symmetry import point_group
 from cryospin.selection import Selection
@@ -30,7 +32,7 @@ class Settings:
     max_resolution: Å; no frequency beyond it is used
     symmetry: point group imposed, main axis along z
     invert: whether protein is dark in the images; None to look
-    device: `auto`, `cpu`
+    device: `auto`, `cpu`, `cuda` or `cuda:n`
     threads: cores to use; None for all
     memory: GiB the run may take; packed images that do not fit are kept on disk. None for most of what is free
     seed: of every random choice
@@ -71,8 +73,7 @@ class Settings:
             raise InputError(f"--preset {self.preset} is not known", remedy=f"Choose from {', '.join(PRESETS)}")
         if self.proposals is not None and self.proposals not in PROPOSALS:
             raise InputError(f"--proposals {self.proposals} is not known", remedy=f"Choose from {', '.join(PROPOSALS)}")
-        if self.device not in ("auto", "cpu"):
-            raise InputError(f"--device {self.device} is not supported yet", remedy="Give auto or cpu")
+        choose(self.device)
         for name in ("mask_diameter", "max_resolution"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -96,12 +97,23 @@ class Settings:
         return self.proposals or PRESETS[self.preset]
 
     @property
+    def computes_on(self) -> Choice:
+        """The device the run uses, and why."""
+        return choose(self.device)
+
+    @property
     def cores(self) -> int:
         """Threads the run uses."""
         return self.threads or len(os.sched_getaffinity(0))
 
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Self:
+        """The settings that `table` wrote; what else it holds is left alone."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in table.items() if name in known})
+
     def table(self) -> dict[str, Any]:
-        """The settings as plain values for a configuration file; what was left open is not in it."""
+        """The settings as plain values for a configuration file; what was left open is not in it, and paths are absolute."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
-        return plain | {"proposals": self.explores_with, "threads": self.cores}
+        values |= {"proposals": self.explores_with, "threads": self.cores}
+        return {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in values.items() if v is not None}

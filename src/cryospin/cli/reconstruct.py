@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cryospin.cli.failing import resumable
 from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
 from cryospin.cli.listening import RunListener
 from cryospin.cli.progress import progress
@@ -89,7 +90,14 @@ def reconstruct(
             help="True poses of simulated images, to follow the error in metrics.jsonl.", rich_help_panel=_PARTICLE
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu", help="What to compute on.", rich_help_panel=_MACHINE)] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|cpu|cuda|cuda:N",
+            help="What to compute on; auto takes a GPU where there is one.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(help="Cores to use; all by default.", rich_help_panel=_MACHINE)] = None,
     memory: Annotated[
         float | None,
@@ -127,5 +135,5 @@ def reconstruct(
         recentre=recentre,
         truth_poses=truth_poses,
     )
-    with RunListener(progress) as listener:
+    with resumable(out), RunListener(progress) as listener:
         pipeline.reconstruct(settings, listener)

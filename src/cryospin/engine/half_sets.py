@@ -12,6 +12,7 @@ from cryospin.kernels.types import Observations
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
+from cryospin.state import State
 from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.halves import HalfMaps, masked_fsc, wiener_filtered
 from cryospin.volume.mask import outline_mask, spherical_mask
@@ -42,10 +43,32 @@ class HalfSets:
         # On more voxels the same transform makes a fainter map, by the square of the ratio of the boxes.
         start = resample_map(density, problem.box) * (density.shape[-1] / problem.box) ** 2
         self.maps = (start, start)
-        self.scale = torch.ones(len(problem))
-        self.shortfall = torch.zeros(len(problem))
-        self.mask = spherical_mask(problem.box, problem.mask_diameter)
-        self.fsc = torch.ones(problem.box // 2, dtype=torch.float64)
+        self.scale = torch.ones(len(problem), device=problem.device)
+        self.shortfall = torch.zeros(len(problem), device=problem.device)
+        self.mask = spherical_mask(problem.box, problem.mask_diameter, device=problem.device)
+        self.fsc = torch.ones(problem.box // 2, dtype=torch.float64, device=problem.device)
+
+    def state(self) -> State:
+        """What a pass leaves to the next."""
+        return {
+            "half": self.half,
+            "noise": self.noise,
+            "maps": self.maps,
+            "scale": self.scale,
+            "shortfall": self.shortfall,
+            "mask": self.mask,
+            "fsc": self.fsc,
+        }
+
+    @classmethod
+    def restored(cls, problem: Problem, state: State) -> HalfSets:
+        """The half-sets whose state this is."""
+        first, second = state["maps"]
+        sets = cls(problem, state["half"], state["noise"], first)
+        sets.maps = (first, second)
+        sets.scale, sets.shortfall = state["scale"], state["shortfall"]
+        sets.mask, sets.fsc = state["mask"], state["fsc"]
+        return sets
 
     @property
     def resolved_shell(self) -> float:
@@ -79,7 +102,7 @@ class HalfSets:
     def measure(self, best: Modes, radius: int) -> None:
         """Contrast of each image against its half's map, then the noise that is left, up to a shell."""
         observations = self.observations(radius)
-        residual = torch.zeros(radius + 1, dtype=torch.float64)
+        residual = torch.zeros(radius + 1, dtype=torch.float64, device=self.problem.device)
         for half in (0, 1):
             volume, grid = self.volume(half, radius)
             poses = best.poses.take(self.members(half, best))
