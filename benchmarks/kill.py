@@ -19,8 +19,8 @@ from pathlib import Path
 
 import mrcfile
 
-TIMED = ("progress.png", "report/about.json")
-"""Figures over time, which no two runs share."""
+TIMED = ("progress.png", "report/about.json", "report.html")
+"""What says when a run went, which no two runs share."""
 
 
 def main() -> None:
