@@ -42,7 +42,7 @@ from cryospin.report.comparison import (
 )
 from cryospin.report.contents import read_records
 from cryospin.report.figures import plot_fsc
-from cryospin.report.posteriors import ImageViews, plot_head_errors, plot_view_posteriors
+from cryospin.report.head_views import ImageViews, plot_head_errors, plot_view_posteriors
 from cryospin.report.progress import plot_heads
 from cryospin.settings import Settings
 

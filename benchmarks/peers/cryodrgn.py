@@ -53,8 +53,13 @@ def collect(data: Path, work: Path, environment: Path, out: Path) -> str | None:
     if not any(epochs):
         return None
     last = max(epochs)
-    # -P: this folder, which holds a module of the same name as the package, is not where to import from.
-    export = [environment.resolve() / "bin" / "python", "-P", Path(__file__).with_name("export_cryodrgn.py").resolve()]
-    measured([*export, data.resolve() / "particles.mrcs", f"run/pose.{last}.pkl", "ctf.pkl", "poses.star"], where=work)
+    poses = work / "run" / f"pose.{last}.pkl"
+    export(environment / "bin", data / "particles.mrcs", poses, work / "ctf.pkl", work / "poses.star")
     write_result(work / "poses.star", [work / "run" / f"reconstruct.{last}.mrc"], data / "particles.star", out)
     return f"epoch {last}"
+
+
+def export(programs: Path, particles: Path, poses: Path, ctf: Path, out: Path) -> None:
+    """Have cryoDRGN's own Python, in `programs`, read its pickled poses and write a STAR file."""
+    # -P: this folder, which holds a module of the same name as the package, is not where to import from.
+    measured([programs / "python", "-P", Path(__file__).with_name("export_cryodrgn.py"), particles, poses, ctf, out])

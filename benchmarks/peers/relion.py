@@ -18,12 +18,13 @@ SEARCH = "--offset_range 4 --offset_step 2 --oversampling 1 --maxsig 100 --pool 
 first iterations, whose reference is a blur, take several times as long."""
 
 INITIAL = (
-    "relion_refine --i normed.star --o initial/run --denovo_3dref --sgd --sgd_ini_iter 20 --sgd_inbetween_iter 30 "
-    "--sgd_fin_iter 15 --sgd_ini_resol 35 --sgd_fin_resol 15 --sgd_ini_subset 100 --sgd_fin_subset 200 --sgd_write_iter 5 "
+    "relion_refine --i normed.star --o initial/run --denovo_3dref --sgd --sgd_ini_iter 20 --sgd_inbetween_iter 50 "
+    "--sgd_fin_iter 5 --sgd_ini_resol 35 --sgd_fin_resol 20 --sgd_ini_subset 100 --sgd_fin_subset 200 --sgd_write_iter 5 "
     "--ctf --K 1 --sym C1 --flatten_solvent --zero_mask --particle_diameter {diameter} --pad 1 --skip_gridding "
     f"--healpix_order 1 --dont_combine_weights_via_disc --random_seed 1 --j {{threads}} {SEARCH}"
 )
-"""As the InitialModel job has it, with fewer iterations than its 50, 200 and 50: it is made for larger sets."""
+"""As the InitialModel job has it, with fewer iterations than its 50, 200 and 50, which are meant for larger sets, and up to
+20 Å instead of 15: beyond about 17 Å RELION halves its angular step, and an iteration takes minutes."""
 
 REFINEMENT = (
     "mpirun --oversubscribe -n {ranks} relion_refine_mpi --o refined/run --auto_refine --split_random_halves --i {poses} "

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.peers import relion
+from benchmarks.peers import cryodrgn, relion
 from benchmarks.peers.result import poses_in_order, write_result
 from cryospin.formats.star import read_poses
 from cryospin.formats.star_text import parse_star
@@ -67,3 +72,21 @@ def test_relions_last_iteration_is_the_one_written_whole(tmp_path):
     assert wrote(*halves) == ("initial model, iteration 5", 1)
     assert wrote("refined/run_it002_data.star", "refined/run_it003_data.star") == ("refinement, iteration 2", 2)
     assert wrote("refined/run_class001.mrc", "refined/run_data.star") == ("refinement", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "CRYODRGN" not in os.environ, reason="CRYODRGN does not name a cryodrgn command in an environment of its own"
+)
+def test_cryodrgns_poses_come_back_as_they_went_in(simulated, tmp_path):
+    program, table, stack = Path(os.environ["CRYODRGN"]), simulated / "truth.star", simulated / "particles.mrcs"
+    given = ["-D", "24", "--Apix", "6"]
+    subprocess.run([program, "parse_pose_star", table, "-o", tmp_path / "pose.pkl", *given], check=True)
+    subprocess.run([program, "parse_ctf_star", table, "-o", tmp_path / "ctf.pkl", *given, "--ps", "0"], check=True)
+    rotation, fractions = pickle.loads((tmp_path / "pose.pkl").read_bytes())
+    # As abinit writes them.
+    (tmp_path / "pose.pkl").write_bytes(pickle.dumps((rotation, fractions * 24)))
+    cryodrgn.export(program.parent, stack, tmp_path / "pose.pkl", tmp_path / "ctf.pkl", tmp_path / "poses.star")
+    found, true = read_poses(tmp_path / "poses.star"), read_poses(table)
+    torch.testing.assert_close(found.rotation, true.rotation, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.shift, true.shift, rtol=0, atol=1e-3)

@@ -15,7 +15,7 @@ from cryospin.report.comparison import (
     plot_maps,
     plot_resolution_over_time,
 )
-from cryospin.report.posteriors import ImageViews, plot_head_errors, plot_view_posteriors
+from cryospin.report.head_views import ImageViews, plot_head_errors, plot_view_posteriors
 from cryospin.report.surface import shaded_surface
 
 
