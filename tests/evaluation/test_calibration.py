@@ -17,12 +17,12 @@ def test_an_honest_confidence_is_calibrated(rng):
     np.testing.assert_allclose(curve.right, curve.confidence, atol=0.03)
     assert curve.expected_error < 0.015
     assert abs(curve.bias) < 0.01
-    assert curve.count.sum() == 50_000
+    assert curve.particles.sum() == 50_000
 
 
 def test_overconfidence_shows_as_what_it_is(rng):
     curve = reliability(np.full(10_000, 0.95), rng.uniform(size=10_000) < 0.7)
-    assert len(curve.count) == 1
+    assert len(curve.particles) == 1
     assert curve.expected_error == pytest.approx(0.25, abs=0.02)
     assert curve.bias == pytest.approx(0.25, abs=0.02)
 

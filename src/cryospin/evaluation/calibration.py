@@ -15,22 +15,22 @@ class Reliability(NamedTuple):
 
     confidence: mean confidence
     right: share of the particles whose pose is right
-    count: how many there are
+    particles: how many there are
     """
 
     confidence: np.ndarray
     right: np.ndarray
-    count: np.ndarray
+    particles: np.ndarray
 
     @property
     def expected_error(self) -> float:
         """Expected calibration error: mean difference of confidence and share of right poses (Naeini et al., AAAI 2015)."""
-        return float((np.abs(self.confidence - self.right) * self.count).sum() / max(self.count.sum(), 1))
+        return float((np.abs(self.confidence - self.right) * self.particles).sum() / max(self.particles.sum(), 1))
 
     @property
     def bias(self) -> float:
         """Mean confidence less the share of right poses: positive where a run is too sure."""
-        return float(((self.confidence - self.right) * self.count).sum() / max(self.count.sum(), 1))
+        return float(((self.confidence - self.right) * self.particles).sum() / max(self.particles.sum(), 1))
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = _BINS) -> Reliability:
