@@ -16,7 +16,7 @@ class Stub:
     mask_diameter = 0.9
 
     def __init__(self, box, group):
-        self.box, self.group = box, point_group(group)
+        self.box, self.early_group = box, point_group(group)
 
 
 def ball(box, x, y, z):
