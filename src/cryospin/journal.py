@@ -29,9 +29,14 @@ class Journal:
     truth: tuple[Tensor, Tensor] | None = None
     epochs: int = 0
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far."""
+        return time.monotonic() - self.started
+
     def note(self, text: str) -> None:
         """A line for the log and whoever watches."""
-        self.folder.log(time.monotonic() - self.started, text)
+        self.folder.log(self.seconds, text)
         self.listener.note(text)
 
     def expect(self, stage: str, epochs: int) -> None:
@@ -41,7 +46,7 @@ class Journal:
     def epoch(self, record: EpochRecord, poses: Poses | None = None, group: Tensor | None = None) -> None:
         """An epoch is done; `poses` holds one pose for some of the images, if there are any yet."""
         self.epochs += 1
-        record.epoch, record.seconds = self.epochs, round(time.monotonic() - self.started, 3)
+        record.epoch, record.seconds = self.epochs, round(self.seconds, 3)
         if self.truth is not None and poses is not None:
             rotation, shift = (x[poses.image] for x in self.truth)
             errors = pose_errors(poses.rotation, poses.shift, rotation, shift, group)

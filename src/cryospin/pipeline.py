@@ -2,55 +2,33 @@
 
 Stage 1 finds the structure. Exploration takes it from nothing to a low-resolution map, then rounds of competition
 let several poses of each image argue it out. Once most images have one pose that clearly leads, stage 2 optimises
-each image's pose directly, in two half-sets, while the volume sharpens.
+each image's pose directly, in two half-sets, while the volume sharpens. After every step the run is where it could be
+continued from, should it be stopped.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from cryospin.engine.candidates import GridProposer, HeadProposer, Proposer, search
-from cryospin.engine.compete import Competition, Standing
-from cryospin.engine.explore_grid import GridExploration
-from cryospin.engine.explore_heads import HeadExploration
-from cryospin.engine.half_sets import HalfSets
+from cryospin.checkpoints import Checkpoint, Checkpoints
 from cryospin.engine.problem import Problem
-from cryospin.engine.recentre import recentre
 from cryospin.engine.record import Listener, Silence
-from cryospin.engine.refine import Refinement
-from cryospin.engine.switch import switch_reason
+from cryospin.errors import InputError
 from cryospin.journal import Journal
-from cryospin.noise import weighted
+from cryospin.origin import Origin
 from cryospin.packing import Packed, bytes_packed
 from cryospin.particles import ParticleSet
-from cryospin.poses.modes import Modes, Thinning
 from cryospin.preparation import prepare, true_poses
-from cryospin.proposals.grid import GridSearch
-from cryospin.proposals.heads import HeadProposals
 from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
-
-_STARTS = 3
-_CONVINCING = 1.12
-"""A start is carried on at once if the images' contrasts spread by less than this times their error (see `Competition`)."""
+from cryospin.stages import FIRST_SHELL, STAGES, Refine, Stage, Start, Work
 
 _FAINT_IMAGES = 15.0
 """Information of an image, in nats, that it takes to tell one of 100,000 poses from the others with some margin."""
-
-_CLEAR_IMAGES = 30.0
-"""Information of an image, in nats, below which contrasts say too little and a start costs too much to try again."""
-
-_RANDOM_VIEWS = 40
-"""Where there is no grid, so many random views compete with the heads'."""
-
-_FIRST_SHELL, _LAST_SHELL = 9, 12
-"""Frequency limits of the competition, cycles per box."""
-
-_LAST_ROUNDS = 3
-_COMPETITORS = 5000
-"""At most so many images take part in the competition; the others get their poses at its end."""
 
 
 def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
@@ -59,26 +37,86 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
     listener: told how the run is getting on
     raises: `InputError` for anything wrong with the input
     """
-    listener = listener or Silence()
-    started = time.monotonic()
+    folder = RunFolder.create(settings)
+    try:
+        with folder.claimed():
+            return _run(settings, folder, listener or Silence())
+    except InputError:
+        if not folder.origin.exists():
+            folder.discard()
+        raise
+
+
+def resume(run: Path, listener: Listener | None = None, *, threads: int | None = None, device: str | None = None) -> bool:
+    """Continue a run where it stopped, to the same end as if it had not.
+
+    threads, device: as recorded, unless given; others may change the last bits of the result
+    returns: False where the run was finished already
+    raises: `InputError` where there is no run, or its settings or input files have changed
+    """
+    folder, listener = RunFolder.open(run), listener or Silence()
+    if folder.finished:
+        return False
+    with folder.claimed():
+        config, origin = folder.config(), Origin.read(folder.origin)
+        if origin is not None:
+            origin.refuse_changes(config, folder.path / "config.toml")
+        settings = Settings.from_table((origin.settings if origin else config) | {"out": run})
+        settings = replace(settings, threads=threads or settings.threads, device=device or settings.device)
+        checkpoint = Checkpoints(folder.checkpoints).newest()
+        folder.cut_back(checkpoint.written if checkpoint else {})
+        _run(settings, folder, listener, checkpoint)
+    return True
+
+
+def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Checkpoint | None = None) -> Result:
+    """Read, find the structure, refine it, write."""
+    started = time.monotonic() - (since.seconds if since else 0.0)
     torch.set_num_threads(settings.cores)
-    RunFolder.refuse_if_used(settings.out)
     particles, packed, problem = prepare(settings, listener.reading)
     truth = true_poses(settings, particles, packed)
-    folder = RunFolder.create(settings)
+    if not folder.origin.exists():
+        Origin.of(settings, particles).write(folder.origin)
     journal = Journal(folder, listener, started, truth)
-    _describe(journal, settings, particles, packed, problem)
-    standing, proposers = _find_structure(problem, settings, journal)
-    refinement = _refine(problem, settings, standing, proposers, journal)
-    result = Result.of(settings, particles, packed, refinement)
+    work = Work(problem, settings, journal)
+    if since is None:
+        _describe(journal, settings, particles, packed, problem)
+        stage: Stage = Start(work)
+    else:
+        journal.epochs = since.epoch
+        listener.note(f"continues after epoch {since.epoch}, {since.seconds:.0f} s into the run")
+        stage = STAGES[since.stage].restored(work, since.state)
+    refined = _to_the_end(stage, folder, journal, since.step if since else 0)
+    result = Result.of(settings, particles, packed, refined.refinement)
     folder.write(result)
-    journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143), in {settings.out}")
+    journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143)")
+    folder.finish({"epochs": journal.epochs, "resolution_A": result.maps.resolution})
+    Checkpoints(folder.checkpoints).clear()
     return result
+
+
+def _to_the_end(stage: Stage, folder: RunFolder, journal: Journal, step: int) -> Refine:
+    """Step by step through all stages, with a checkpoint after each; Ctrl-C leaves one of the last that was finished.
+
+    step: how many were taken before
+    """
+    checkpoints = Checkpoints(folder.checkpoints)
+    stage.announce()
+    try:
+        while not stage.finished:
+            stage, step = stage.step(), step + 1
+            written = folder.written()
+            checkpoints.offer(Checkpoint(step, journal.epochs, journal.seconds, stage.name, written, stage.state()))
+    except KeyboardInterrupt:
+        checkpoints.flush()
+        raise
+    assert isinstance(stage, Refine), "a run ends with its refinement"
+    return stage
 
 
 def _describe(journal: Journal, settings: Settings, particles: ParticleSet, packed: Packed, problem: Problem) -> None:
     """What was read and what will be done with it."""
-    journal.note(f"{particles.table.format}: {settings.particles}")
+    journal.note(f"{particles.table.format}: {settings.particles.absolute()}")
     for finding in particles.table.findings:
         journal.note(f"{finding.severity}: {finding}")
     journal.note(
@@ -93,110 +131,9 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
         f"an image carries {float(problem.information[min(8, problem.last_shell)]):.0f} nats up to "
         f"{problem.angstrom(8):.0f} Å; proposals: {settings.explores_with}; {settings.cores} threads; seed {settings.seed}"
     )
-    nats = float(problem.information[min(_FIRST_SHELL, problem.last_shell)])
+    nats = float(problem.information[min(FIRST_SHELL, problem.last_shell)])
     if nats < _FAINT_IMAGES:
         journal.note(
             f"warning: images are so noisy ({nats:.0f} nats each) that the search may find nothing; do not trust the map "
             "unless another --seed gives the same one"
         )
-
-
-def _find_structure(problem: Problem, settings: Settings, journal: Journal) -> tuple[Standing, list[Proposer]]:
-    """Stage 1: starts from nothing until one convinces, then competition until the posterior has one mode."""
-    competition = _best_start(problem, settings, journal)
-    if competition.spread >= _CONVINCING:
-        _round(competition, _FIRST_SHELL, journal)
-    for _ in range(_LAST_ROUNDS):
-        _round(competition, _LAST_SHELL, journal)
-        if reason := switch_reason(competition):
-            break
-    journal.note(f"switch to direct optimisation: {reason or 'the bound on rounds was reached'}")
-    return competition.standing, competition.proposers
-
-
-def _best_start(problem: Problem, settings: Settings, journal: Journal) -> Competition:
-    """The first start that convinces, or else the one whose poses fit the images best."""
-    first = min(_FIRST_SHELL, problem.last_shell)
-    again = settings.explores_with != "heads" and float(problem.information[first]) > _CLEAR_IMAGES
-    starts: list[tuple[float, Competition]] = []
-    for number in range(_STARTS if again else 1):
-        loss, competition = _one_start(problem, settings, settings.seed + 1000 * number, journal)
-        journal.note(
-            f"start {number + 1}: misfit {loss:.1f} nats, contrasts spread {competition.spread:.2f} times their error"
-        )
-        if competition.spread < _CONVINCING:
-            return competition
-        starts.append((loss, competition))
-    loss, competition = min(starts, key=lambda start: start[0])
-    if len(starts) > 1:
-        journal.note(f"no start convinced; going on with the one of misfit {loss:.1f} nats")
-    return competition
-
-
-def _one_start(problem: Problem, settings: Settings, seed: int, journal: Journal) -> tuple[float, Competition]:
-    """Explore from nothing and hold the first round of the competition; also its mean misfit, nats."""
-    generator = torch.Generator().manual_seed(seed + 1)
-    search = GridSearch(problem.shift_sd, problem.shift_limit, generator)
-    heads = HeadProposals(seed + 2, device=problem.device)
-    exploration: GridExploration | HeadExploration
-    if settings.explores_with == "heads":
-        guesser = HeadProposer(heads, search, random_views=_RANDOM_VIEWS)
-        proposers: list[Proposer] = [guesser]
-        exploration = HeadExploration(problem, guesser, seed)
-    else:
-        proposers = [GridProposer(search)]
-        proposers += [HeadProposer(heads, search)] if settings.explores_with == "both" else []
-        exploration = GridExploration(problem, seed)
-    journal.expect(exploration.stage, exploration.epochs)
-    for _ in range(exploration.epochs):
-        journal.epoch(exploration.epoch())
-    competitors = problem.order(generator)[:_COMPETITORS].sort().values
-    standing = Standing(competitors, exploration.map(), exploration.noise)
-    competition = Competition(problem, standing, proposers)
-    journal.expect(competition.stage, 2 + _LAST_ROUNDS)
-    return _round(competition, _FIRST_SHELL, journal), competition
-
-
-def _round(competition: Competition, radius: int, journal: Journal) -> float:
-    """One round, with its line in the records; returns its mean misfit."""
-    record = competition.round(radius)
-    standing = competition.standing
-    assert standing.modes is not None, "a round leaves modes"
-    poses = standing.modes.best().poses
-    journal.epoch(record, poses._replace(image=standing.images[poses.image]), competition.problem.group)
-    return record.loss
-
-
-def _assign_everyone(problem: Problem, standing: Standing, proposers: list[Proposer]) -> Modes:
-    """Modes of all images: those that competed keep theirs, the others are searched for in the map as it stands."""
-    assert standing.modes is not None, "a competition leaves modes"
-    kept = standing.modes
-    kept = kept.with_poses(kept.poses._replace(image=standing.images[kept.poses.image]), kept.misfit)
-    absent = torch.ones(len(problem), dtype=torch.bool, device=problem.device)
-    absent[standing.images] = False
-    if not absent.any():
-        return kept
-    radius = min(_LAST_SHELL, problem.last_shell)
-    some = weighted(problem.observations.up_to(radius), standing.noise)
-    volume, grid = problem.masked_volume(standing.density, radius)
-    rows = absent.nonzero()[:, 0]
-    found = search(proposers, volume, grid, some, rows, shift_sd=problem.shift_sd, thinning=Thinning.at(radius))
-    return Modes.join(kept, found).ranked()[0]
-
-
-def _refine(
-    problem: Problem, settings: Settings, standing: Standing, proposers: list[Proposer], journal: Journal
-) -> Refinement:
-    """Stage 2: half-sets, each against its own volume, until nothing moves."""
-    modes = _assign_everyone(problem, standing, proposers)
-    density, poses = recentre(standing.density, modes.poses, problem)
-    half = problem.order(torch.Generator().manual_seed(settings.seed + 3)) % 2
-    sets = HalfSets(problem, half, standing.noise, density)
-    modes = modes.with_poses(poses, modes.misfit)
-    refinement = Refinement(sets, modes, min(_LAST_SHELL, problem.last_shell), proposers)
-    journal.note(f"half-sets start from one map low-passed to {problem.angstrom(refinement.limit):.1f} Å")
-    journal.expect(refinement.stage, refinement.epochs)
-    while not refinement.finished:
-        journal.epoch(refinement.epoch(), refinement.modes.best().poses, problem.group)
-    journal.note(f"refinement ends: {refinement.finished}")
-    return refinement

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -80,6 +85,10 @@ class Result:
         )
 
 
+RECORDS = ("log.txt", "metrics.jsonl")
+"""What grows line by line while a run goes."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of a run."""
@@ -95,6 +104,83 @@ class RunFolder:
         folder = cls(path)
         folder._write_text("config.toml", tomli_w.dumps(settings.table()))
         return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """The folder of a run that was begun; raises `InputError` where there is none."""
+        if not (path / "config.toml").is_file():
+            raise InputError("holds no run", where=path, remedy="Give the folder that cryospin reconstruct --out wrote")
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints are."""
+        return self.path / "checkpoints"
+
+    @property
+    def origin(self) -> Path:
+        """The file that says what it was begun with."""
+        return self.checkpoints / "origin.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether every result is there."""
+        return (self.checkpoints / "finished.json").is_file()
+
+    def config(self) -> dict[str, Any]:
+        """What `config.toml` says; raises `InputError` where it cannot be read."""
+        path = self.path / "config.toml"
+        try:
+            return tomllib.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be read ({error})", where=path, remedy="Give another run's folder") from error
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes from working on the same run meanwhile; raises `InputError` where one does already."""
+        import fcntl
+
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise InputError(
+                "another process is working on this run", where=self.path, remedy="Wait for it, or stop it first"
+            ) from error
+        except OSError:
+            # Some network file systems know no locks; the run is none the worse for it.
+            pass
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+    def discard(self) -> None:
+        """Remove a run that has read nothing yet, and its folder if nothing else is in it."""
+        for name in ("config.toml", *RECORDS):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.path):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def written(self) -> dict[str, int]:
+        """Bytes that each record holds."""
+        return {name: path.stat().st_size for name in RECORDS if (path := self.path / name).exists()}
+
+    def cut_back(self, written: dict[str, int]) -> None:
+        """Make the records what they were when they held so many bytes, and remove what was never written to its end."""
+        for name in RECORDS:
+            path = self.path / name
+            if path.exists() and path.stat().st_size > written.get(name, 0):
+                os.truncate(path, written.get(name, 0))
+        for folder in (self.path, self.checkpoints):
+            for part in folder.glob(".*.part"):
+                part.unlink()
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Say that every result is there."""
+        self._write_text("checkpoints/finished.json", json.dumps(summary, indent=1) + "\n")
 
     @staticmethod
     def refuse_if_used(path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cryospin.device import Choice, choose
 from cryospin.errors import InputError
@@ -105,8 +106,14 @@ class Settings:
         """Threads the run uses."""
         return self.threads or len(os.sched_getaffinity(0))
 
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Self:
+        """The settings that `table` wrote; what else it holds is left alone."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in table.items() if name in known})
+
     def table(self) -> dict[str, Any]:
-        """The settings as plain values for a configuration file; what was left open is not in it."""
+        """The settings as plain values for a configuration file; what was left open is not in it, and paths are absolute."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
-        return plain | {"proposals": self.explores_with, "threads": self.cores}
+        values |= {"proposals": self.explores_with, "threads": self.cores}
+        return {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in values.items() if v is not None}

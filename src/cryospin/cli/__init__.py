@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from cryospin.cli import check, doctor, evaluate, reconstruct, report, simulate
-from cryospin.errors import InputError
+from cryospin.cli import check, doctor, evaluate, reconstruct, report, resume, simulate
+from cryospin.cli.failing import told_in_one_line
 
 # Threads that wait for work should sleep: spinning ones steal the cores from this program's own kernels and from whatever
 # else runs on the machine. Must be said before PyTorch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-BAD_INPUT, INTERRUPTED = 2, 130
-"""Exit statuses; 0 means that the command did all it was asked to."""
 
 
 class _Commands(TyperGroup):
     """The commands, with what users can mend said in one line and no traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with told_in_one_line():
             return super().invoke(ctx)
-        except InputError as error:
-            _complain(f"error: {error}")
-            raise typer.Exit(BAD_INPUT) from error
-        except KeyboardInterrupt as error:
-            _complain("interrupted")
-            raise typer.Exit(INTERRUPTED) from error
-        except OSError as error:
-            if error.strerror is None or error.errno == errno.EPIPE:
-                raise
-            where = f"{error.filename}: " if error.filename else ""
-            _complain(f"error: {where}{error.strerror}")
-            raise typer.Exit(BAD_INPUT) from error
-
-
-def _complain(text: str) -> None:
-    """One line on stderr, however the text was laid out and however wide the terminal is."""
-    print("cryospin:", *text.splitlines(), file=sys.stderr)
 
 
 app = typer.Typer(
@@ -79,6 +57,7 @@ def _options(
 app.command("simulate")(simulate.simulate)
 app.command("check")(check.check)
 app.command("reconstruct")(reconstruct.reconstruct)
+app.command("resume")(resume.resume)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)

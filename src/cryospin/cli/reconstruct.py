@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cryospin.cli.failing import resumable
 from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
 from cryospin.cli.listening import RunListener
 from cryospin.cli.progress import progress
@@ -134,5 +135,5 @@ def reconstruct(
         recentre=recentre,
         truth_poses=truth_poses,
     )
-    with RunListener(progress) as listener:
+    with resumable(out), RunListener(progress) as listener:
         pipeline.reconstruct(settings, listener)

@@ -23,6 +23,7 @@ from cryospin.kernels.types import Observations, Poses
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import fits_of, refine_poses
 from cryospin.poses.modes import Modes, Thinning
+from cryospin.state import State
 from cryospin.volume.accumulated import AccumulatedVolume
 
 _PASSES = 4
@@ -46,6 +47,21 @@ class Standing:
     noise: Tensor
     modes: Modes | None = None
 
+    @classmethod
+    def restored(cls, state: State) -> Standing:
+        """The standing whose state this is."""
+        modes = None if state["modes"] is None else Modes.restored(state["modes"])
+        return cls(state["images"], state["density"], state["noise"], modes)
+
+    def state(self) -> State:
+        """Everything, by name."""
+        return {
+            "images": self.images,
+            "density": self.density,
+            "noise": self.noise,
+            "modes": None if self.modes is None else self.modes.state(),
+        }
+
 
 class Competition:
     """Rounds of candidates against each other.
@@ -66,6 +82,17 @@ class Competition:
         self.problem, self.standing, self.proposers = problem, standing, proposers
         self.names = source_names(proposers)
         self.margin = self.moved = self.spread = float("nan")
+
+    def state(self) -> State:
+        """What a round leaves to the next, but for what the proposers keep themselves."""
+        return {"standing": self.standing.state(), "margin": self.margin, "moved": self.moved, "spread": self.spread}
+
+    @classmethod
+    def restored(cls, problem: Problem, proposers: list[Proposer], state: State) -> Competition:
+        """The competition whose state this is."""
+        competition = cls(problem, Standing.restored(state["standing"]), proposers)
+        competition.margin, competition.moved, competition.spread = (state[n] for n in ("margin", "moved", "spread"))
+        return competition
 
     def round(self, radius: int) -> EpochRecord:
         """New candidates at a frequency limit, then soft EM."""

@@ -16,6 +16,7 @@ from cryospin.engine.record import EpochRecord
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.proposals.grid import GridSearch
+from cryospin.state import State
 
 _EPOCHS, _BATCHES = 6, 10
 _RAMP = 0.8
@@ -37,7 +38,6 @@ class GridExploration:
     """Annealed EM over a grid of poses."""
 
     stage = "explore"
-    epochs = _EPOCHS
 
     def __init__(self, problem: Problem, seed: int) -> None:
         self.problem = problem
@@ -50,8 +50,30 @@ class GridExploration:
         self.noise = problem.total.clone()
         self.queue = torch.empty(0, dtype=torch.long, device=problem.device)
         self.done = 0
+        """Batches."""
         rows = self._next(min(_FIRST_IMAGES, len(problem)))
         self.volume = problem.volume_of_noise(rows, self.last, self.generator)
+
+    @property
+    def epochs_left(self) -> int:
+        """Epochs to come."""
+        return _EPOCHS - self.done // _BATCHES
+
+    def state(self) -> State:
+        """What an epoch leaves to the next."""
+        return {
+            "volume": self.volume.state(),
+            "noise": self.noise,
+            "queue": self.queue,
+            "done": self.done,
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        self.volume.restore(state["volume"])
+        self.noise, self.queue, self.done = state["noise"], state["queue"], state["done"]
+        self.generator.set_state(state["generator"])
 
     def epoch(self) -> EpochRecord:
         """Ten batches."""

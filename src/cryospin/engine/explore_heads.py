@@ -17,6 +17,7 @@ from cryospin.engine.record import EpochRecord
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes
+from cryospin.state import State
 
 _EPOCHS = 16
 _BATCH, _IMAGES = 250, 3000
@@ -33,7 +34,6 @@ class HeadExploration:
     """Auto-encoding with candidates refined in the loop."""
 
     stage = "explore"
-    epochs = _EPOCHS
 
     def __init__(self, problem: Problem, proposer: HeadProposer, seed: int) -> None:
         self.problem, self.proposer = problem, proposer
@@ -44,6 +44,26 @@ class HeadExploration:
         self.done = 0
         rows = problem.order(self.generator)[:_FIRST_IMAGES].sort().values
         self.volume = problem.volume_of_noise(rows, self.last, self.generator)
+
+    @property
+    def epochs_left(self) -> int:
+        """Epochs to come."""
+        return _EPOCHS - self.done
+
+    def state(self) -> State:
+        """What an epoch leaves to the next, but for what the heads keep themselves."""
+        return {
+            "volume": self.volume.state(),
+            "noise": self.noise,
+            "done": self.done,
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        self.volume.restore(state["volume"])
+        self.noise, self.done = state["noise"], state["done"]
+        self.generator.set_state(state["generator"])
 
     def epoch(self) -> EpochRecord:
         """Each image once, up to a bound."""

@@ -12,6 +12,7 @@ from cryospin.kernels.types import Observations
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
+from cryospin.state import State
 from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.halves import HalfMaps, masked_fsc, wiener_filtered
 from cryospin.volume.mask import outline_mask, spherical_mask
@@ -46,6 +47,28 @@ class HalfSets:
         self.shortfall = torch.zeros(len(problem), device=problem.device)
         self.mask = spherical_mask(problem.box, problem.mask_diameter, device=problem.device)
         self.fsc = torch.ones(problem.box // 2, dtype=torch.float64, device=problem.device)
+
+    def state(self) -> State:
+        """What a pass leaves to the next."""
+        return {
+            "half": self.half,
+            "noise": self.noise,
+            "maps": self.maps,
+            "scale": self.scale,
+            "shortfall": self.shortfall,
+            "mask": self.mask,
+            "fsc": self.fsc,
+        }
+
+    @classmethod
+    def restored(cls, problem: Problem, state: State) -> HalfSets:
+        """The half-sets whose state this is."""
+        first, second = state["maps"]
+        sets = cls(problem, state["half"], state["noise"], first)
+        sets.maps = (first, second)
+        sets.scale, sets.shortfall = state["scale"], state["shortfall"]
+        sets.mask, sets.fsc = state["mask"], state["fsc"]
+        return sets
 
     @property
     def resolved_shell(self) -> float:

@@ -18,6 +18,7 @@ from cryospin.geometry.rotations import distance_deg
 from cryospin.kernels.types import Observations
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes, Thinning
+from cryospin.state import State
 
 _STEPS = 2
 _MODES = 4
@@ -55,6 +56,24 @@ class Refinement:
     def problem(self) -> Problem:
         """The images."""
         return self.sets.problem
+
+    def state(self) -> State:
+        """What a pass leaves to the next, but for what the proposers keep themselves."""
+        return {
+            "sets": self.sets.state(),
+            "modes": self.modes.state(),
+            "limit": self.limit,
+            "done": self.done,
+            "finished": self.finished,
+        }
+
+    @classmethod
+    def restored(cls, problem: Problem, proposers: list[Proposer], state: State) -> Refinement:
+        """The refinement whose state this is."""
+        sets, modes = HalfSets.restored(problem, state["sets"]), Modes.restored(state["modes"])
+        refinement = cls(sets, modes, state["limit"], proposers)
+        refinement.done, refinement.finished = state["done"], state["finished"]
+        return refinement
 
     def epoch(self) -> EpochRecord:
         """One pass over all images and an update of both half maps."""

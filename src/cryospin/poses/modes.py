@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cryospin.geometry.rotations import chordal_distance_squared
 from cryospin.kernels.types import Poses
+from cryospin.state import State
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ class Modes:
             torch.cat([p.misfit for p in parts]),
             torch.cat([p.source for p in parts]),
         )
+
+    @classmethod
+    def restored(cls, state: State) -> Modes:
+        """The hypotheses whose state this is."""
+        return cls(Poses(state["image"], state["rotation"], state["shift"]), state["misfit"], state["source"])
+
+    def state(self) -> State:
+        """Everything, by name."""
+        return {**self.poses._asdict(), "misfit": self.misfit, "source": self.source}
 
     def __len__(self) -> int:
         return len(self.misfit)

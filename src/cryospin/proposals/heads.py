@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cryospin.fourier import CPU, unpack
 from cryospin.geometry.rotations import chordal_distance_squared, from_six_numbers, in_plane
 from cryospin.kernels.types import Observations, Poses
+from cryospin.state import State
 
 HEADS = 7
 INPUT_BOX = 24
@@ -66,6 +67,28 @@ class HeadProposals:
         self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=_LEARNING_RATE)
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.trained = False
+
+    def state(self) -> State:
+        """Weights, what the optimiser remembers, and the randomness; before any of it was used, the seed says it all."""
+        if not self.trained:
+            return {"trained": False}
+        memory = self.optimiser.state_dict()["state"]
+        return {
+            "trained": True,
+            "encoder": self.encoder.state_dict(),
+            "optimiser": {str(i): slots for i, slots in memory.items()},
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        self.trained = state["trained"]
+        if not self.trained:
+            return
+        self.encoder.load_state_dict(state["encoder"])
+        memory = {int(i): slots for i, slots in state["optimiser"].items()}
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": memory})
+        self.generator.set_state(state["generator"])
 
     @torch.no_grad()
     def propose(self, observations: Observations) -> Poses:

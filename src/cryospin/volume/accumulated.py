@@ -8,6 +8,7 @@ from torch import Tensor
 from cryospin.fourier import FourierGrid, HalfDisc, grid_to_map
 from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
+from cryospin.state import State
 
 
 class AccumulatedVolume:
@@ -25,6 +26,14 @@ class AccumulatedVolume:
         self.group = torch.eye(3)[None] if group is None else group
         self.numerator = torch.zeros(grid.shape, dtype=torch.complex64, device=self.group.device)
         self.denominator = torch.zeros(grid.shape, device=self.group.device)
+
+    def state(self) -> State:
+        """The sums."""
+        return {"numerator": self.numerator, "denominator": self.denominator}
+
+    def restore(self, state: State) -> None:
+        """Take the sums back."""
+        self.numerator, self.denominator = state["numerator"], state["denominator"]
 
     def add(self, observations: Observations, poses: Poses, responsibility: Tensor) -> None:
         """Insert images at their poses, each weighted with the probability `(n,)` of its pose."""

@@ -1,0 +1,33 @@
+"""`cryospin resume`: go on with a run that was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cryospin.cli.failing import resumable
+from cryospin.cli.listening import RunListener
+from cryospin.cli.progress import progress, say
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that cryospin reconstruct --out named.")],
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Cores to use; those the run began with by default. Others may change the last digits."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu", help="What to compute on; what the run began with by default.")
+    ] = None,
+) -> None:
+    """Continue a run where it stopped, whatever stopped it.
+
+    It ends with the same files as if it had never been stopped. The input files must be what they were.
+    """
+    from cryospin import pipeline
+
+    with resumable(run), RunListener(progress) as listener:
+        if not pipeline.resume(run, listener, threads=threads, device=device):
+            say(f"{run} is finished: there is nothing to continue")

@@ -1,0 +1,344 @@
+"""The stages of a run, one after another: start from nothing, let poses compete, refine.
+
+A stage takes one step at a time, an epoch each, and says which stage goes on from there: itself, or the next. Between
+two steps its state is all that a run needs to be continued; nothing else is carried from step to step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from cryospin.engine.candidates import search
+from cryospin.engine.compete import Competition, Standing
+from cryospin.engine.explore_grid import GridExploration
+from cryospin.engine.explore_heads import HeadExploration
+from cryospin.engine.half_sets import HalfSets
+from cryospin.engine.panel import Panel
+from cryospin.engine.problem import Problem
+from cryospin.engine.recentre import recentre
+from cryospin.engine.refine import Refinement
+from cryospin.engine.switch import switch_reason
+from cryospin.journal import Journal
+from cryospin.noise import weighted
+from cryospin.poses.modes import Modes, Thinning
+from cryospin.settings import Settings
+from cryospin.state import State
+
+_STARTS = 3
+_CONVINCING = 1.12
+"""A start is carried on at once if the images' contrasts spread by less than this times their error (see `Competition`)."""
+
+_CLEAR_IMAGES = 30.0
+"""Information of an image, in nats, below which contrasts say too little and a start costs too much to try again."""
+
+FIRST_SHELL, LAST_SHELL = 9, 12
+"""Frequency limits of the competition, cycles per box."""
+
+_LAST_ROUNDS = 3
+_COMPETITORS = 5000
+"""At most so many images take part in the competition; the others get their poses at its end."""
+
+_ENLISTED = 10_000
+"""Of those others, so many at a time: a multiple of what `search` takes at once, whose random numbers come in that order."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every stage works on, and whom it tells."""
+
+    problem: Problem
+    settings: Settings
+    journal: Journal
+
+    def panel(self, state: State) -> Panel:
+        """The proposers whose state this is."""
+        return Panel.restored(self.problem, self.settings.explores_with, state)
+
+
+class Stage(Protocol):
+    """A part of a run."""
+
+    name: str
+    """What the stage is kept under in a checkpoint."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do, in this stage or after it."""
+
+    def announce(self) -> None:
+        """Tell whoever watches what is to come."""
+
+    def step(self) -> Stage:
+        """One epoch; returns the stage that goes on."""
+
+    def state(self) -> State:
+        """All that the steps so far leave to those to come."""
+
+    @classmethod
+    def restored(cls, work: Work, state: State) -> Self:
+        """The stage whose state this is."""
+
+
+@dataclass
+class Tried:
+    """A start that was explored and went through a first round of competition.
+
+    loss: mean misfit of an image at its best pose, nats
+    """
+
+    panel: Panel
+    competition: Competition
+    loss: float
+
+    def state(self) -> State:
+        """Everything it would be continued from."""
+        return {"panel": self.panel.state(), "competition": self.competition.state(), "loss": self.loss}
+
+    @classmethod
+    def restored(cls, work: Work, state: State) -> Tried:
+        """The start whose state this is."""
+        panel = work.panel(state["panel"])
+        competition = Competition.restored(work.problem, panel.proposers, state["competition"])
+        return cls(panel, competition, state["loss"])
+
+
+class Start:
+    """One start from nothing: an exploration, and a first round of competition to judge it by.
+
+    number: which start this is, from 0
+    before: the starts that did not convince
+    """
+
+    name = "start"
+    finished = False
+
+    def __init__(self, work: Work, number: int = 0, before: list[Tried] | None = None) -> None:
+        self.work, self.number, self.before = work, number, before or []
+        seed = work.settings.seed + 1000 * number
+        self.panel = Panel(work.problem, work.settings.explores_with, seed)
+        self.exploration = _exploration(work, self.panel, seed)
+
+    def announce(self) -> None:
+        """See `Stage.announce`."""
+        self.work.journal.expect(self.exploration.stage, self.exploration.epochs_left)
+
+    def step(self) -> Stage:
+        """See `Stage.step`."""
+        if not self.exploration.epochs_left:
+            return self._after(self._judged())
+        self.work.journal.epoch(self.exploration.epoch())
+        return self
+
+    def state(self) -> State:
+        """See `Stage.state`."""
+        return {
+            "number": self.number,
+            "before": [tried.state() for tried in self.before],
+            "panel": self.panel.state(),
+            "exploration": self.exploration.state(),
+        }
+
+    @classmethod
+    def restored(cls, work: Work, state: State) -> Start:
+        """See `Stage.restored`."""
+        start = cls(work, state["number"], [Tried.restored(work, tried) for tried in state["before"]])
+        start.panel = work.panel(state["panel"])
+        start.exploration = _exploration(work, start.panel, start.panel.seed)
+        start.exploration.restore(state["exploration"])
+        return start
+
+    def _judged(self) -> Tried:
+        """The explored map after a first round of competition."""
+        problem, journal, panel = self.work.problem, self.work.journal, self.panel
+        competitors = problem.order(panel.generator)[:_COMPETITORS].sort().values
+        standing = Standing(competitors, self.exploration.map(), self.exploration.noise)
+        competition = Competition(problem, standing, panel.proposers)
+        journal.expect(competition.stage, 2 + _LAST_ROUNDS)
+        tried = Tried(panel, competition, _hold_round(competition, FIRST_SHELL, journal))
+        journal.note(
+            f"start {self.number + 1}: misfit {tried.loss:.1f} nats, "
+            f"contrasts spread {competition.spread:.2f} times their error"
+        )
+        return tried
+
+    def _after(self, tried: Tried) -> Stage:
+        """A start that convinces goes on; else another one is made, or the one whose poses fit the images best goes on."""
+        if tried.competition.spread < _CONVINCING:
+            return Compete(self.work, tried.panel, tried.competition, [LAST_SHELL] * _LAST_ROUNDS)
+        starts, again = [*self.before, tried], self._worth_repeating()
+        if again and len(starts) < _STARTS:
+            another = Start(self.work, self.number + 1, starts)
+            another.announce()
+            return another
+        best = min(starts, key=lambda start: start.loss)
+        if len(starts) > 1:
+            self.work.journal.note(f"no start convinced; going on with the one of misfit {best.loss:.1f} nats")
+        return Compete(self.work, best.panel, best.competition, [FIRST_SHELL, *[LAST_SHELL] * _LAST_ROUNDS])
+
+    def _worth_repeating(self) -> bool:
+        """Whether another start could be told from this one, and would be affordable."""
+        problem = self.work.problem
+        nats = float(problem.information[min(FIRST_SHELL, problem.last_shell)])
+        return self.work.settings.explores_with != "heads" and nats > _CLEAR_IMAGES
+
+
+def _exploration(work: Work, panel: Panel, seed: int) -> GridExploration | HeadExploration:
+    """The heads alone explore with themselves; everyone else with the grid, which costs less."""
+    if work.settings.explores_with == "heads":
+        assert panel.guesser is not None, "heads explore"
+        return HeadExploration(work.problem, panel.guesser, seed)
+    return GridExploration(work.problem, seed)
+
+
+class Compete:
+    """Rounds of competition until the posterior has one mode.
+
+    limits: frequency limits of the rounds to come; after one at the last limit the competition may end
+    """
+
+    name = "compete"
+    finished = False
+
+    def __init__(self, work: Work, panel: Panel, competition: Competition, limits: list[int]) -> None:
+        self.work, self.panel, self.competition, self.limits = work, panel, competition, limits
+
+    def announce(self) -> None:
+        """See `Stage.announce`."""
+        self.work.journal.expect(self.competition.stage, len(self.limits))
+
+    def step(self) -> Stage:
+        """See `Stage.step`."""
+        limit, *self.limits = self.limits
+        journal = self.work.journal
+        _hold_round(self.competition, limit, journal)
+        reason = switch_reason(self.competition) if limit == LAST_SHELL else ""
+        if not reason and self.limits:
+            return self
+        journal.note(f"switch to direct optimisation: {reason or 'the bound on rounds was reached'}")
+        return Enlist(self.work, self.panel, self.competition.standing)
+
+    def state(self) -> State:
+        """See `Stage.state`."""
+        return {"panel": self.panel.state(), "competition": self.competition.state(), "limits": self.limits}
+
+    @classmethod
+    def restored(cls, work: Work, state: State) -> Compete:
+        """See `Stage.restored`."""
+        tried = Tried.restored(work, {**state, "loss": 0.0})
+        return cls(work, tried.panel, tried.competition, state["limits"])
+
+
+class Enlist:
+    """Poses for the images that did not compete, some thousands at a time.
+
+    standing: where the competition ended
+    modes: of the images that have any so far, their `image` counted among all
+    """
+
+    name = "enlist"
+    finished = False
+
+    def __init__(self, work: Work, panel: Panel, standing: Standing, modes: Modes | None = None) -> None:
+        assert standing.modes is not None, "a competition leaves modes"
+        self.work, self.panel, self.standing = work, panel, standing
+        own = standing.modes.poses
+        kept = standing.modes.with_poses(own._replace(image=standing.images[own.image]), standing.modes.misfit)
+        self.modes = modes or kept
+
+    def announce(self) -> None:
+        """See `Stage.announce`."""
+
+    def step(self) -> Stage:
+        """See `Stage.step`."""
+        absent = torch.ones(len(self.work.problem), dtype=torch.bool, device=self.work.problem.device)
+        absent[self.modes.poses.image] = False
+        rows = absent.nonzero()[:, 0]
+        if len(rows):
+            self.modes = Modes.join(self.modes, self._searched(rows[:_ENLISTED]))
+        return self if len(rows) > _ENLISTED else self._refine()
+
+    def state(self) -> State:
+        """See `Stage.state`."""
+        return {"panel": self.panel.state(), "standing": self.standing.state(), "modes": self.modes.state()}
+
+    @classmethod
+    def restored(cls, work: Work, state: State) -> Enlist:
+        """See `Stage.restored`."""
+        return cls(work, work.panel(state["panel"]), Standing.restored(state["standing"]), Modes.restored(state["modes"]))
+
+    def _searched(self, rows: Tensor) -> Modes:
+        """Modes of some images, in the map as it stands."""
+        problem, radius = self.work.problem, min(LAST_SHELL, self.work.problem.last_shell)
+        some = weighted(problem.observations.up_to(radius), self.standing.noise)
+        volume, grid = problem.masked_volume(self.standing.density, radius)
+        thinning = Thinning.at(radius)
+        return search(self.panel.proposers, volume, grid, some, rows, shift_sd=problem.shift_sd, thinning=thinning)
+
+    def _refine(self) -> Refine:
+        """The map put in the middle, and two halves that start from it."""
+        problem, journal = self.work.problem, self.work.journal
+        modes = self.modes.ranked()[0]
+        density, poses = recentre(self.standing.density, modes.poses, problem)
+        half = problem.order(torch.Generator().manual_seed(self.work.settings.seed + 3)) % 2
+        sets = HalfSets(problem, half, self.standing.noise, density)
+        modes = modes.with_poses(poses, modes.misfit)
+        refinement = Refinement(sets, modes, min(LAST_SHELL, problem.last_shell), self.panel.proposers)
+        journal.note(f"half-sets start from one map low-passed to {problem.angstrom(refinement.limit):.1f} Å")
+        stage = Refine(self.work, self.panel, refinement)
+        stage.announce()
+        return stage
+
+
+class Refine:
+    """Half-sets, each against its own volume, until nothing moves."""
+
+    name = "refine"
+
+    def __init__(self, work: Work, panel: Panel, refinement: Refinement) -> None:
+        self.work, self.panel, self.refinement = work, panel, refinement
+
+    @property
+    def finished(self) -> bool:
+        """See `Stage.finished`."""
+        return bool(self.refinement.finished)
+
+    def announce(self) -> None:
+        """See `Stage.announce`."""
+        self.work.journal.expect(self.refinement.stage, self.refinement.epochs - self.refinement.done)
+
+    def step(self) -> Stage:
+        """See `Stage.step`."""
+        refinement, journal = self.refinement, self.work.journal
+        record = refinement.epoch()
+        journal.epoch(record, refinement.modes.best().poses, refinement.problem.group)
+        if refinement.finished:
+            journal.note(f"refinement ends: {refinement.finished}")
+        return self
+
+    def state(self) -> State:
+        """See `Stage.state`."""
+        return {"panel": self.panel.state(), "refinement": self.refinement.state()}
+
+    @classmethod
+    def restored(cls, work: Work, state: State) -> Refine:
+        """See `Stage.restored`."""
+        panel = work.panel(state["panel"])
+        return cls(work, panel, Refinement.restored(work.problem, panel.proposers, state["refinement"]))
+
+
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Start, Compete, Enlist, Refine)}
+"""The stages by the names they are kept under."""
+
+
+def _hold_round(competition: Competition, radius: int, journal: Journal) -> float:
+    """One round, with its line in the records; returns its mean misfit."""
+    record = competition.round(radius)
+    standing = competition.standing
+    assert standing.modes is not None, "a round leaves modes"
+    poses = standing.modes.best().poses
+    journal.epoch(record, poses._replace(image=standing.images[poses.image]), competition.problem.group)
+    return record.loss
