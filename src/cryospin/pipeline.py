@@ -26,6 +26,7 @@ from cryospin.preparation import prepare, true_poses
 from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
 from cryospin.stages import FIRST_SHELL, STAGES, Refine, Stage, Start, Work
+from cryospin.state import placed
 
 _FAINT_IMAGES = 15.0
 """Information of an image, in nats, that it takes to tell one of 100,000 poses from the others with some margin."""
@@ -85,7 +86,7 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     else:
         journal.epochs = since.epoch
         listener.note(f"continues after epoch {since.epoch}, {since.seconds:.0f} s into the run")
-        stage = STAGES[since.stage].restored(work, since.state)
+        stage = STAGES[since.stage].restored(work, placed(since.state, problem.device))
     refined = _to_the_end(stage, folder, journal, since.step if since else 0)
     result = Result.of(settings, particles, packed, refined.refinement)
     folder.write(result)
