@@ -11,11 +11,12 @@ import torch
 from cryospin import device as choosing
 from cryospin import packing, preparation, settings
 from cryospin.device import Choice, choose
+from cryospin.engine.record import Silence
 from cryospin.errors import InputError
 from cryospin.formats.volume import read_map
 from cryospin.fourier import CPU
 from cryospin.kernels import cpu, dispatch
-from cryospin.pipeline import reconstruct
+from cryospin.pipeline import reconstruct, resume
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
 from far_device import FAR, FAR_KERNELS, FarUpload, far_device
@@ -103,35 +104,58 @@ def images(tmp_path_factory, blobs):
     return out
 
 
+class Interrupted(BaseException):
+    """Ends a run at once."""
+
+
+class Interrupting(Silence):
+    """Ends a run after so many epochs."""
+
+    def __init__(self, epochs):
+        self.left = epochs
+
+    def epoch(self, record):
+        self.left -= 1
+        if self.left == 0:
+            raise Interrupted
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("proposals", "room", "memory", "where"),
+    ("proposals", "room", "memory", "where", "stops"),
     [
-        ("both", True, None, "on the device"),
-        ("grid", False, None, "in memory, since the device does not hold them"),
-        ("heads", False, 0.1, "on disk, since memory does not hold them"),
+        ("both", True, None, "on the device", 2),
+        ("grid", False, None, "in memory, since the device does not hold them", 4),
+        ("heads", False, 0.1, "on disk, since memory does not hold them", 6),
     ],
     ids=["resident", "in memory", "on disk"],
 )
-def test_a_run_on_a_device_keeps_everything_there(images, tmp_path, monkeypatch, proposals, room, memory, where):
-    # The same steps on a device that is told from the CPU only by refusing to mix with it, and the same result.
+def test_a_run_on_a_device_keeps_everything_there(images, tmp_path, monkeypatch, proposals, room, memory, where, stops):
+    # The same steps on a device that is told from the CPU only by refusing to mix with it, and the same result; also where
+    # it was stopped on the way.
     monkeypatch.setattr(dispatch, "kernels_for", lambda device: FAR_KERNELS if device.type == "cuda" else cpu)
     monkeypatch.setattr(packing, "Upload", FarUpload)
     monkeypatch.setattr(preparation, "fits_on", lambda device, count, box: room)
+    monkeypatch.setattr("cryospin.proposals.grid._FINEST_STEP_DEG", 30.0)
+    for module in ("explore_grid", "explore_heads"):
+        monkeypatch.setattr(f"cryospin.engine.{module}._EPOCHS", 2)
     monkeypatch.setattr("cryospin.engine.explore_grid._BATCHES", 2)
-    monkeypatch.setattr("cryospin.engine.explore_heads._EPOCHS", 2)
-    monkeypatch.setattr("cryospin.engine.explore_heads.HeadExploration.epochs", 2)
-    monkeypatch.setattr("cryospin.engine.refine.Refinement.epochs", 2)
+    monkeypatch.setattr("cryospin.engine.refine.Refinement.epochs", 3)
+    monkeypatch.setattr("cryospin.stages._COMPETITORS", 80)
+    monkeypatch.setattr("cryospin.stages._STARTS", 1)
+    monkeypatch.setattr("cryospin.checkpoints.SHARE", float("inf"))
     # Without CUDA, PyTorch only says that there is no bfloat16 on it.
     monkeypatch.setattr("cryospin.proposals.heads.torch.autocast", lambda *a, **k: warnings.catch_warnings())
     chosen = {"particles": images / "particles.star", "proposals": proposals, "threads": 1, "memory": memory}
     near = reconstruct(Settings(**chosen, out=tmp_path / "near", device="cpu"))
     monkeypatch.setattr(settings, "choose", lambda name: Choice(FAR, "not really there"))
+    run = tmp_path / "far"
     with far_device():
-        far = reconstruct(Settings(**chosen, out=tmp_path / "far", truth_poses=images / "truth.star"))
-    assert far.maps.map.device == CPU
-    assert torch.equal(far.maps.map, near.maps.map)
-    log = (tmp_path / "far" / "log.txt").read_text()
+        with pytest.raises(Interrupted):
+            reconstruct(Settings(**chosen, out=run, truth_poses=images / "truth.star"), Interrupting(stops))
+        assert resume(run)
+    log = (run / "log.txt").read_text()
     assert "computing on cuda:0 (not really there)" in log
     assert f"are kept {where}\n" in log
-    assert torch.equal(read_map(tmp_path / "far" / "map.mrc")[0], read_map(tmp_path / "near" / "map.mrc")[0])
+    assert torch.equal(read_map(run / "map.mrc")[0], read_map(tmp_path / "near" / "map.mrc")[0])
+    assert near.maps.map.device == CPU

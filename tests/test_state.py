@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from cryospin.kernels.types import Poses
 from cryospin.poses.modes import Modes
 from cryospin.proposals.heads import HeadProposals
-from cryospin.state import copied, put_together, taken_apart
+from cryospin.state import copied, placed, put_together, taken_apart
 
 
 def through_files(state):
@@ -100,3 +100,11 @@ def test_heads_go_on_learning_as_if_nothing_had_happened(problem):
     for mine, theirs in zip(heads.encoder.parameters(), other.encoder.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     assert torch.equal(heads.propose(observations).rotation, other.propose(observations).rotation)
+
+
+def test_a_state_moves_to_a_device_but_for_its_random_numbers():
+    drawn = torch.Generator().get_state()
+    state = {"maps": [torch.ones(2), torch.zeros(2)], "panel": {"generator": drawn, "n": 3}}
+    moved = placed(state, torch.device("meta"))
+    assert {m.device.type for m in moved["maps"]} == {"meta"}
+    assert moved["panel"] == {"generator": drawn, "n": 3}

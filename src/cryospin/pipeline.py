@@ -29,6 +29,7 @@ from cryospin.report.live import watchers
 from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
 from cryospin.stages import FIRST_SHELL, STAGES, Refine, Stage, Start, Work
+from cryospin.state import placed
 
 _FAINT_IMAGES = 15.0
 """Information of an image, in nats, that it takes to tell one of 100,000 poses from the others with some margin."""
@@ -89,7 +90,7 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     else:
         journal.epochs = since.epoch
         listener.note(f"continues after epoch {since.epoch}, {since.seconds:.0f} s into the run")
-        stage = (STAGES | {Learn.name: Learn})[since.stage].restored(work, since.state)
+        stage = (STAGES | {Learn.name: Learn})[since.stage].restored(work, placed(since.state, problem.device))
     last = _to_the_end(stage, folder, journal, since.step if since else 0)
     result = last.result(particles, packed)
     folder.write(result)

@@ -16,6 +16,9 @@ State = dict[str, Any]
 _TENSOR = "tensor"
 """A dictionary with this key stands for a tensor; no state uses the key itself."""
 
+_GENERATOR = "generator"
+"""What every state calls that of its random numbers."""
+
 
 def taken_apart(state: State) -> tuple[State, dict[str, Tensor]]:
     """A state as a tree without tensors, which JSON can hold, and the tensors by name.
@@ -59,6 +62,15 @@ def copied(state: Any) -> Any:
     if isinstance(state, list | tuple):
         return [copied(v) for v in state]
     return state.clone() if isinstance(state, Tensor) else state
+
+
+def placed(state: Any, device: torch.device) -> Any:
+    """The same state with its tensors on a device, but for those of generators, which draw on the CPU."""
+    if isinstance(state, dict):
+        return {key: v if key == _GENERATOR else placed(v, device) for key, v in state.items()}
+    if isinstance(state, list):
+        return [placed(v, device) for v in state]
+    return state.to(device) if isinstance(state, Tensor) else state
 
 
 def _stored(value: Tensor, name: str, memory: set[int]) -> tuple[State, Tensor]:
