@@ -7,7 +7,6 @@ import itertools
 import json
 import shutil
 import subprocess
-import sys
 import tomllib
 
 import mrcfile
@@ -209,17 +208,15 @@ def test_relion_reconstructs_our_map_from_our_particles(run, data, figures, tmp_
     assert float(fsc[1 : last + 1].min()) > 0.95
 
 
-def test_a_run_that_memory_does_not_hold_gives_the_same_map(data, tmp_path):
-    maps = []
-    for name, memory in (("in_memory", 1000), ("on_disk", 0.001)):
-        out = tmp_path / name
-        arguments = (data / "particles.star", "--out", out, "--threads", 1, "--first", 400, "--memory", memory)
-        command = [sys.executable, "-c", "from cryospin.cli import main; main()", "reconstruct", *map(str, arguments)]
-        subprocess.run(command, check=True, capture_output=True)
-        maps.append([read_map(out / f"{m}.mrc")[0] for m in ("map", "half1", "half2")])
-        assert ("kept on disk" in (out / "log.txt").read_text()) == (name == "on_disk")
-    # Kernels give the same bits; sums over images may be taken in another order.
-    assert all(float((a - b).norm()) < 0.02 * float(a.norm()) for a, b in zip(*maps, strict=True))
+def test_a_run_that_memory_does_not_hold_gives_the_same_numbers(run, data, tmp_path):
+    listener, out = Counting(), tmp_path / "run"
+    reconstruct(Settings(particles=data / "particles.star", out=out, threads=2, seed=0, memory=0.001), listener)
+    assert any("kept on disk" in note for note in listener.notes)
+    for name in ("map.mrc", "half1.mrc", "half2.mrc"):
+        assert torch.equal(read_map(out / name)[0], read_map(run / name)[0])
+    # The first line says when the file was written.
+    tables = [(folder / "particles.star").read_text().splitlines()[1:] for folder in (out, run)]
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.slow

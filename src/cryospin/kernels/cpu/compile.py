@@ -31,11 +31,24 @@ def lattice(volume: Tensor, grid: FourierGrid) -> tuple[np.ndarray, int, int]:
     return torch.view_as_real(volume.detach().contiguous()).numpy(), grid.half, grid.padding
 
 
+def whole_rows(x: Tensor) -> Tensor:
+    """Columns `(N, P)` with the rest of the rows they were cut from: contiguous, without a copy.
+
+    Kernels read as many columns as there are frequencies. Contiguous memory lets them vectorise, and rounds all sums alike
+    whatever the images were cut from.
+    """
+    if x.is_contiguous():
+        return x
+    width = x.stride(0)
+    cut = x.stride(1) == 1 and x.storage_offset() + len(x) * width <= x.untyped_storage().size() // x.element_size()
+    return x.as_strided((len(x), width), (width, 1)) if cut else x.contiguous()
+
+
 def columns(o: Observations) -> tuple[np.ndarray, ...]:
     return (
-        floats(o.images),
-        o.ctf.numpy(),
-        o.weight.numpy(),
+        floats(whole_rows(o.images)),
+        whole_rows(o.ctf).numpy(),
+        whole_rows(o.weight).numpy(),
         array(o.group),
         array(o.scale),
         array(o.disc.kx),
