@@ -28,7 +28,7 @@ BYTES = {"slices": 8, "fits": 12, "normal equations": 12, "insertion": 12}
 """What has to come from memory or go there for each coefficient, the volume being in cache: image and CTF, or the slice."""
 
 OPERATIONS = {"slices": 60, "fits": 90, "normal equations": 260, "insertion": 90}
-"""Additions and multiplications for each coefficient, counted in the sources of the kernels."""
+"""Additions and multiplications for each coefficient, roughly, by the sources of the kernels."""
 
 
 def main() -> None:

@@ -124,7 +124,7 @@ def _to_the_end(stage: Stage, folder: RunFolder, journal: Journal, step: int) ->
 
 def _sharpness(result: Result) -> str:
     """How map_sharpened.mrc was made."""
-    _, fit = result.maps.sharpened()
+    _, fit = result.maps.sharpened
     if fit is None:
         return "map_sharpened.mrc is weighted by FSC only: too little lies beyond 10 Å for a B-factor"
     applied = "undone in map_sharpened.mrc" if fit.b_factor > 0 else "nothing to undo"

@@ -233,7 +233,7 @@ class RunFolder:
             ("half1", result.maps.halves[0]),
             ("half2", result.maps.halves[1]),
             ("mask", result.maps.mask),
-            ("map_sharpened", result.maps.sharpened()[0]),
+            ("map_sharpened", result.maps.sharpened[0]),
             ("local_resolution", result.maps.local_resolution()),
         ):
             write_map(self.path / f"{name}.mrc", density, result.maps.pixel_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -56,6 +57,7 @@ class FinalMaps:
         """Å, where the corrected FSC of the half maps falls below 0.143."""
         return self.size_angstrom / crossing_shell(self.fsc.corrected, GOLD_STANDARD)
 
+    @cached_property
     def sharpened(self) -> tuple[Tensor, Guinier | None]:
         """The map with the fall-off of its amplitudes undone, and that fall-off; None where the resolution shows none."""
         fit = guinier_fit(self.unfiltered, self.fsc.corrected, self.pixel_size)
