@@ -10,8 +10,9 @@ from cryospin.packing import bytes_packed
 
 _GIB = 2**30
 
-# With images in memory, 50,000 of 128 pixels are put at 5.65 GiB; their run's peak was 5.49 (docs/benchmarks.md). With images
-# on disk a run also holds blocks of them, and pages of the file that are mapped while they are read: not counted here.
+# With images in memory, 50,000 of 128 pixels are put at 5.65 GiB; their run's peak was 5.49 (docs/benchmarks.md).
+# With images on disk a run also holds blocks of them, and pages of the file that are mapped while they are read, which
+# are not counted here.
 _START_GIB, _BYTES_PER_VOXEL, _BYTES_PER_PARTICLE = 0.9, 510.0, 6000.0
 
 _USABLE = 0.7
