@@ -95,7 +95,9 @@ def where(run: Path) -> str:
 
 def differences(one: Path, other: Path) -> list[str]:
     """Names of files that differ between two runs, time stamps, seconds and the runs' own names aside."""
-    names = {str(p.relative_to(run)) for run in (one, other) for p in run.rglob("*") if p.is_file()} - set(TIMED)
+    files = {p.relative_to(run) for run in (one, other) for p in run.rglob("*") if p.is_file()}
+    # TensorBoard's files bear the time and the process in their names.
+    names = {str(f) for f in files if f.parts[0] != "tensorboard"} - set(TIMED)
     return sorted(name for name in names if content(one, name) != content(other, name))
 
 
