@@ -135,7 +135,8 @@ def one_run(folder: Path, group: str, symmetry: str, seed: int, threads: int | N
     """Reconstruct and evaluate once."""
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        cost = reconstruct(folder, run, ["--seed", seed, "--symmetry", symmetry, *(["--threads", threads] if threads else [])])
+        cores = ["--threads", threads] if threads else []
+        cost = reconstruct(folder, run, ["--seed", seed, "--symmetry", symmetry, *cores])
         figures = evaluate(run, folder, group)
         measured = quality(figures)
         half_map = figures["resolution_A"]["half_map_0_143"]
