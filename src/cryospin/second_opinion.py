@@ -4,6 +4,9 @@ Poses found without symmetry may be bent: wrong by an angle that changes smoothl
 neighbours agree with each other and the map with all of them. Refinement hardly straightens it. In a symmetric particle it
 shows, since a bent map agrees with its turned self less than the particle does. So the poses are found again with the
 symmetry imposed, then refined without it, and both sets of poses are held against maps that their images had no part in.
+
+A particle that is only nearly symmetric keeps its first poses. Since each may have been mistaken for one of its mates, an
+image's mates then compete with it, in a map that the images whose mind is clear decide.
 """
 
 from __future__ import annotations
@@ -21,16 +24,24 @@ from cryospin.evaluation.alignment import move_map
 from cryospin.evaluation.symmetry import Symmetry, describe, suspect
 from cryospin.fourier import resample_map
 from cryospin.geometry.symmetry import point_group
+from cryospin.kernels.types import Poses
 from cryospin.noise import weighted
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.gauss_newton import fits_of
+from cryospin.poses.modes import Modes
 from cryospin.results import Result
 from cryospin.stages import COMPETITORS, LAST_ROUNDS, LAST_SHELL, STAGES, Compete, Refine, Stage, Work
 from cryospin.state import State
 
 _BOX = 2 * LAST_SHELL + 8
 """Voxels along a side of the map that is looked at: what the competition will see of it."""
+
+_CLEARLY = 0.3
+"""Nats an image: a nearly symmetric particle whose images took sides at random fits as badly the second time as the first."""
+
+_EPOCHS_WITH_MATES = 5
+IMPOSED, RELEASED, MATES, DECIDED = "imposed", "released", "mates", "decided"
 
 
 class SecondOpinion:
@@ -39,17 +50,16 @@ class SecondOpinion:
     first: the refinement without symmetry, finished
     group: the point group that is suspected
     inner: the stage that is at work on the second poses
-    released: whether the symmetry was let go of
-    verdict: the refinement whose poses are kept, once that is known
+    mates: the group's turns in the first map `(order, 3, 3)` and, in its pixels, the point `(3,)` they are about
+    phase: what `inner` does: `IMPOSED` or `RELEASED` on the way to the second poses, `MATES` for the first ones with theirs,
+        and `DECIDED` at the end
     """
 
     name = "second opinion"
 
-    def __init__(
-        self, first: Refine, group: str, inner: Stage, released: bool = False, verdict: Refine | None = None
-    ) -> None:
-        self.work, self.first, self.group = first.work, first, group
-        self.inner, self.released, self.verdict = inner, released, verdict
+    def __init__(self, first: Refine, group: str, mates: tuple[Tensor, Tensor], inner: Stage, phase: str) -> None:
+        self.work, self.first, self.group, self.mates = first.work, first, group, mates
+        self.inner, self.phase = inner, phase
 
     @classmethod
     def on(cls, first: Refine) -> SecondOpinion | None:
@@ -69,12 +79,14 @@ class SecondOpinion:
         competition = Competition(work.problem, standing, first.panel.proposers)
         inner = Compete(work, first.panel, competition, [LAST_SHELL] * LAST_ROUNDS)
         inner.announce()
-        return cls(first, found.name, inner)
+        about = found.centre * problem.box / density.shape[-1]
+        mates = found.group.to(problem.device), about.float().to(problem.device)
+        return cls(first, found.name, mates, inner, IMPOSED)
 
     @property
     def finished(self) -> bool:
         """See `Stage.finished`."""
-        return self.verdict is not None
+        return self.phase == DECIDED
 
     def announce(self) -> None:
         """See `Stage.announce`."""
@@ -86,38 +98,39 @@ class SecondOpinion:
             self.inner = self.inner.step()
             return self
         assert isinstance(self.inner, Refine), "no other stage is ever finished"
-        if not self.released:
-            self.inner, self.released = self._release(self.inner), True
-            self.inner.announce()
+        if self.phase == IMPOSED:
+            self.inner, self.phase = self._release(self.inner), RELEASED
+        elif self.phase == RELEASED and not self._convinces(self.inner):
+            self.inner, self.phase = self._with_mates(), MATES
         else:
-            self.verdict = self._judge(self.inner)
+            self.phase = DECIDED
+            return self
+        self.inner.announce()
         return self
 
     def result(self, particles: ParticleSet, packed: Packed) -> Result:
         """What the run comes to."""
-        assert self.verdict is not None, "a verdict comes first"
-        return self.verdict.result(particles, packed)
+        assert isinstance(self.inner, Refine), "a verdict comes first"
+        return self.inner.result(particles, packed)
 
     def state(self) -> State:
         """See `Stage.state`."""
         return {
             "first": self.first.state(),
             "group": self.group,
+            "mates": list(self.mates),
             "inner_stage": self.inner.name,
             "inner": self.inner.state(),
-            "released": self.released,
-            "verdict": None if self.verdict is None else self.verdict is self.inner,
+            "phase": self.phase,
         }
 
     @classmethod
     def restored(cls, work: Work, state: State) -> SecondOpinion:
         """See `Stage.restored`."""
-        first, group, released = Refine.restored(work, state["first"]), state["group"], state["released"]
-        inner = STAGES[state["inner_stage"]].restored(work if released else _imposing(work, group), state["inner"])
-        opinion = cls(first, group, inner, released)
-        if state["verdict"] is not None:
-            opinion.verdict = inner if state["verdict"] and isinstance(inner, Refine) else first
-        return opinion
+        turns, about = state["mates"]
+        within = _imposing(work, state["group"]) if state["phase"] == IMPOSED else work
+        inner = STAGES[state["inner_stage"]].restored(within, state["inner"])
+        return cls(Refine.restored(work, state["first"]), state["group"], (turns, about), inner, state["phase"])
 
     def _release(self, imposed: Refine) -> Refine:
         """The same half-sets and poses without the symmetry."""
@@ -125,17 +138,35 @@ class SecondOpinion:
         sets = HalfSets.restored(self.work.problem, end.sets.state())
         return Refine(self.work, imposed.panel, Refinement(sets, end.modes, end.limit, imposed.panel.proposers))
 
-    def _judge(self, second: Refine) -> Refine:
-        """The refinement whose images fit the other half's map better."""
+    def _convinces(self, second: Refine) -> bool:
+        """Whether the second poses fit the other half's map clearly better than the first do."""
         sets = self.first.refinement.sets
         limit = min(r.refinement.limit for r in (self.first, second))
         before, after = (_held_out_misfit(r.refinement, sets, limit) for r in (self.first, second))
-        better = after < before
+        convinces = before - after > _CLEARLY
         self.work.journal.note(
             f"second opinion: misfit to the other half's map {after:.2f} nats by way of {self.group}, {before:.2f} without; "
-            + ("the second poses are kept, and no symmetry is imposed on them" if better else "the first poses are kept")
+            + ("the second poses are kept, with no symmetry imposed" if convinces else "the first poses are kept")
         )
-        return second if better else self.first
+        return convinces
+
+    def _with_mates(self) -> Refine:
+        """The first refinement going on, with every image's mates among its modes."""
+        panel, before = self.first.panel, self.first.refinement
+        best = before.modes.best()
+        turned = [Modes(mate_of(best.poses, turn, self.mates[1]), best.misfit, best.source) for turn in self.mates[0][1:]]
+        refinement = Refinement(before.sets, Modes.join(before.modes, *turned), before.limit, panel.proposers)
+        refinement.done = before.epochs - _EPOCHS_WITH_MATES
+        return Refine(self.work, panel, refinement)
+
+
+def mate_of(poses: Poses, turn: Tensor, about: Tensor) -> Poses:
+    """Poses at which a map that is the same after a turn looks the same.
+
+    turn: `(3, 3)`; about: `(3,)`, the point it leaves where it is, (x, y, z) in pixels from the box centre
+    """
+    moved = (poses.rotation @ (about - turn @ about))[:, :2]
+    return Poses(poses.image, poses.rotation @ turn, poses.shift + moved)
 
 
 def _imposing(work: Work, name: str) -> Work:
