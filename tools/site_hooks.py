@@ -1,23 +1,29 @@
-"""What MkDocs does beside its own work: the page of every option, and formulas as MathML.
+"""What MkDocs does beside its own work: the page of every option, the list of modules, and formulas as MathML.
 
-Both are made while the site is built, from the program itself and from TeX, so that neither needs a script or a network
-in the reader's browser and neither can go stale.
+All are made while the site is built, from the program itself and from TeX: none can go stale, and none needs a script or
+a network in the reader's browser.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
 from latex2mathml.converter import convert
 
+import cryospin
 from cryospin.cli import app
 
 OPTIONS_HERE = "<!-- every option -->"
 """Where a page wants all commands with their options."""
+
+ROOMS_HERE = "<!-- the rooms -->"
+"""Where a page wants all folders and modules with what they are for."""
 
 _OTHER = "Options"
 
@@ -30,8 +36,11 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the options in where they are wanted."""
-    return markdown.replace(OPTIONS_HERE, "\n\n".join(options()))
+    """Put in what pages want of the program."""
+    for place, parts in ((OPTIONS_HERE, options), (ROOMS_HERE, rooms)):
+        if place in markdown:
+            markdown = markdown.replace(place, "\n\n".join(parts()))
+    return markdown
 
 
 def formula(source: str, *_: Any, **__: Any) -> str:
@@ -55,6 +64,20 @@ def options() -> Iterator[str]:
             yield "\n".join([f"| {panel} | default | |", "|---|---|---|", *rows])
 
 
+def rooms() -> Iterator[str]:
+    """Tables of the package's folders, and of the modules beside them, with the first line of each."""
+    package = Path(cryospin.__file__).parent
+    folders = {f"{path.parent.name}/": path for path in sorted(package.glob("*/__init__.py"))}
+    modules = {path.name: path for path in sorted(package.glob("[!_]*.py"))}
+    for title, members in (("folder", folders), ("module", modules)):
+        rows = [f"| `{name}` | {_first_line(path)} |" for name, path in members.items()]
+        yield "\n".join([f"| {title} | |", "|---|---|", *rows])
+
+
+def _first_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+
+
 def _placeholder(argument: Any) -> str:
     return argument.metavar or argument.name.upper()
 
@@ -72,8 +95,8 @@ def _default(option: Any) -> str:
         return "required"
     if option.default is None or (option.is_flag and not option.default):
         return ""
-    value = getattr(option.default, "value", option.default)
-    return f"`{' '.join(f'{v:g}' for v in value) if isinstance(value, tuple) else value}`"
+    values = option.default if isinstance(option.default, tuple) else (getattr(option.default, "value", option.default),)
+    return "`" + " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values) + "`"
 
 
 def _markdown(text: str) -> str:
