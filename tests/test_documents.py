@@ -151,8 +151,8 @@ def test_every_option_a_page_names_exists(page):
     known = options()
     text = page.read_text().replace("\\\n", " ")
     used = re.findall(r"\bcryospin (\w+)\b(?: *([^\n`|;#]*))", text)
-    wrong = [f"{c} {o}" for c, rest in used if c in known for o in re.findall(r"--[\w-]+", rest) if o not in known[c] | {"--help"}]
-    assert wrong == []
+    named = [(command, o) for command, rest in used if command in known for o in re.findall(r"--[\w-]+", rest)]
+    assert [(command, o) for command, o in named if o not in known[command] | {"--help"}] == []
     everywhere = {o for some in known.values() for o in some} | {"--help", "--version"} | OTHERS
     alone = set(re.findall(r"`(--[\w-]+)[^`\n]*`", text))
     assert alone - everywhere == set()
@@ -223,8 +223,8 @@ def test_a_cryosparc_project_as_its_page_has_it(first, shell, tmp_path):
 
 @pytest.mark.slow
 def test_the_first_reconstruction_as_it_stands(shell, tmp_path):
-    text = script(DOCS / "first-reconstruction.md", small=False).replace("data/truth.star\n", "data/truth.star --json f.json\n")
-    shell(text, tmp_path)
+    text = script(DOCS / "first-reconstruction.md", small=False)
+    shell(text.replace("data/truth.star\n", "data/truth.star --json f.json\n"), tmp_path)
     figures = json.loads((tmp_path / "first" / "f.json").read_text())
     assert figures["rotation_error_deg"]["median"] < 2
     assert figures["resolution_A"]["fsc_0_5"] < 16
