@@ -131,7 +131,10 @@ def lay_out_cryosparc_project(first: Path, project: Path) -> None:
             np.save(handle, np.rec.fromarrays(list(columns.values()), names=list(columns)))
 
 
-@pytest.mark.skipif(find_spec("mkdocs") is None, reason="MkDocs is not installed: pip install -e '.[docs]'")
+@pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("mkdocs", "material", "latex2mathml")),
+    reason="MkDocs, its theme or latex2mathml is not installed: pip install -e '.[docs]'",
+)
 def test_the_site_builds_without_a_warning(tmp_path):
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT / "src")}
