@@ -117,6 +117,7 @@ def lay_out_cryosparc_project(first: Path, project: Path) -> None:
     own = {"uid": uid, "blob/path": path, "blob/idx": np.arange(count, dtype=np.uint32)}
     own["blob/psize_A"] = np.full(count, table.pixel_size, np.float32)
     (group,) = optics.groups
+    own["blob/shape"] = np.full((count, 2), group.box, np.uint32)
     more = {
         "ctf/accel_kv": np.full(count, group.voltage),
         "ctf/cs_mm": np.full(count, group.spherical_aberration),
@@ -128,7 +129,11 @@ def lay_out_cryosparc_project(first: Path, project: Path) -> None:
     more = {"uid": uid} | {name: values.astype(np.float32) for name, values in more.items()}
     for columns, name in ((own, "J42_particles.cs"), (more, "J42_passthrough_particles.cs")):
         with (project / "J42" / name).open("wb") as handle:
-            np.save(handle, np.rec.fromarrays(list(columns.values()), names=list(columns)))
+            kinds = [(column, values.dtype, values.shape[1:]) for column, values in columns.items()]
+            rows = np.zeros(count, kinds)
+            for column, values in columns.items():
+                rows[column] = values
+            np.save(handle, rows)
 
 
 @pytest.mark.skipif(

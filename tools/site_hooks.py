@@ -50,7 +50,7 @@ def formula(source: str, *_: Any, **__: Any) -> str:
 
 def options() -> Iterator[str]:
     """Each command as a section in Markdown: usage, what it does, and a table of options for each of its panels."""
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in typer.main.get_command(app).commands.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         usage = " ".join(["cryospin", name, *(_placeholder(a) for a in arguments), "[OPTIONS]"])
         yield f"## cryospin {name}\n\n```text\n{usage}\n```\n\n{inspect.cleandoc(command.help or '')}"
