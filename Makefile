@@ -32,7 +32,7 @@ lint: $(DEV_STAMP)
 	$(BIN)/mypy
 
 docs: $(DEV_STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf .venv demo site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

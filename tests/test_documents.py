@@ -39,6 +39,10 @@ OTHERS = {"--firstiter_cc", "--gpu", "--ini_high", "--particle_diameter", "--ang
 """Options of RELION that pages name outside of its commands."""
 
 needs_relion = pytest.mark.skipif(shutil.which("relion_reconstruct") is None, reason="RELION is not installed")
+needs_mkdocs = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("mkdocs", "material", "latex2mathml")),
+    reason="MkDocs, its theme or latex2mathml is not installed: pip install -e '.[docs]'",
+)
 of_every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -136,14 +140,16 @@ def lay_out_cryosparc_project(first: Path, project: Path) -> None:
             np.save(handle, rows)
 
 
-@pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("mkdocs", "material", "latex2mathml")),
-    reason="MkDocs, its theme or latex2mathml is not installed: pip install -e '.[docs]'",
-)
-def test_the_site_builds_without_a_warning(tmp_path):
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+def build_site(where: Path, to: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site of a copy of the sources. Not with --quiet, which keeps --strict from counting warnings."""
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(to)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(build, cwd=where, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@needs_mkdocs
+def test_the_site_builds_without_a_warning(tmp_path):
+    done = build_site(ROOT, tmp_path / "site")
     assert done.returncode == 0, done.stderr
     pages = {path.name: path.read_text() for path in (tmp_path / "site").glob("*.html")}
     missing = {o for some in options().values() for o in some} - set(re.findall(r"--[\w-]+", pages["options.html"]))
@@ -152,6 +158,19 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "kernels/" in pages["contributing.html"]
     fetched = re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?https?://""", "".join(pages.values()))
     assert fetched == []
+
+
+@needs_mkdocs
+@pytest.mark.parametrize("broken", ["[lost](nowhere.md)", "[lost](install.md#nowhere)", "![lost](images/nowhere.png)"])
+def test_a_link_that_leads_nowhere_is_refused(tmp_path, broken):
+    for name in ("docs", "tools"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    with (tmp_path / "docs" / "index.md").open("a") as page:
+        page.write(f"\n{broken}\n")
+    done = build_site(tmp_path, tmp_path / "site")
+    assert done.returncode != 0
+    assert "nowhere" in done.stderr
 
 
 @of_every_page
