@@ -44,8 +44,10 @@ _AS_GOOD = 0.85
 _OF_ITS_OWN = 0.1
 """By so much must an n-fold axis' own turns beat those half-way between them, or n is not determined."""
 
-_SUSPICIOUS, _NEARLY = 0.4, 0.75
-"""A bent map of a symmetric particle still scores so much, and for the whole group this share of what a part scores."""
+_GLANCE_SHELL = 6
+_SUSPICIOUS, _STANDING_OUT, _NEARLY_PERFECT, _NEARLY = 0.45, 3.5, 0.9, 0.75
+"""A bent map of a symmetric particle still scores so much, by so many standard deviations more than about random axes
+unless it is perfect, and for the whole group this share of what a part scores."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,13 @@ class Symmetry:
     def holds(self, expected: float = 1.0) -> bool:
         """Whether the map has this symmetry; `expected` is the score that a map of its quality could have."""
         return self.score >= _RECOGNISED * expected and self.score - self.between >= _OF_ITS_OWN
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether the map may be one of a particle with this symmetry whose poses are not yet right."""
+        mean, spread = self.random
+        least = max(_SUSPICIOUS, min(mean + _STANDING_OUT * spread, _NEARLY_PERFECT))
+        return self.score >= least and self.score - self.between >= _OF_ITS_OWN
 
 
 @dataclass(frozen=True)
@@ -141,10 +150,7 @@ def recognise(density: Tensor, radius: int | None = None, fsc: Tensor | None = N
         # Between a map and the truth the correlation is the root of C = 2 FSC / (1 + FSC); between two such maps it is C.
         truth = (2 * fsc / (1 + fsc)).clamp(0, 1)
     spectra = AxisSpectra.of(density, min(_COARSE_SHELL, radius))
-    folds = range(2, _LAST_FOLD + 1)
-    names = [f"C{n}" for n in folds] + [f"D{n}" for n in folds] + ["T", "O", "I"]
-    coarse = {n: float(spectra.of_group(point_group(n), spectra.frames_of(n, 1))[0]) for n in names}
-    found = [find_symmetry(density, n, radius, spectra) for n in _promising(coarse)]
+    found = [find_symmetry(density, n, radius, spectra) for n in _promising(_coarse_scores(spectra))]
     expected = float(_shell_average(truth[2 : radius + 1]))
     return Candidates(tuple(sorted(found, key=lambda s: -s.score)), expected, radius)
 
@@ -154,10 +160,12 @@ def suspect(density: Tensor) -> Symmetry | None:
 
     density: `(d, d, d)`, masked, at low resolution, the particle about in the middle
     """
-    found = recognise(density, _COARSE_SHELL).found
-    least = _NEARLY * max((s.score for s in found), default=0.0)
-    likely = [s for s in found if s.score >= max(least, _SUSPICIOUS) and s.score - s.between >= _OF_ITS_OWN]
-    return max(likely, key=lambda s: (len(s.group), s.score), default=None)
+    spectra = AxisSpectra.of(density, _GLANCE_SHELL)
+    coarse = _coarse_scores(spectra)
+    found = [find_symmetry(density, n, _COARSE_SHELL, spectra) for n in _promising(coarse) if coarse[n] > _SUSPICIOUS]
+    likely = [s for s in found if s.stands_out]
+    least = _NEARLY * max((s.score for s in likely), default=0.0)
+    return max((s for s in likely if s.score >= least), key=lambda s: (len(s.group), s.score), default=None)
 
 
 def find_symmetry(density: Tensor, name: str, radius: int | None = None, spectra: AxisSpectra | None = None) -> Symmetry:
@@ -215,6 +223,13 @@ def describe(found: Symmetry, expected: float = 1.0) -> str:
 
 def _vector(axis: Tensor) -> str:
     return "(" + ", ".join(f"{float(a) + 0.0:.3f}" for a in axis) + ")"
+
+
+def _coarse_scores(spectra: AxisSpectra) -> dict[str, float]:
+    """How well a map agrees with its turned self at low frequency, for each group at its best axes."""
+    folds = range(2, _LAST_FOLD + 1)
+    names = [f"C{n}" for n in folds] + [f"D{n}" for n in folds] + ["T", "O", "I"]
+    return {n: float(spectra.of_group(point_group(n), spectra.frames_of(n, 1))[0]) for n in names}
 
 
 def _promising(coarse: dict[str, float]) -> list[str]:
