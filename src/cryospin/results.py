@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import tomli_w
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
 from cryospin.engine.candidates import HeadProposer
@@ -24,12 +24,19 @@ from cryospin.engine.refine import Refinement
 from cryospin.errors import InputError
 from cryospin.evaluation.alignment import mirror
 from cryospin.formats.table import AssignedPoses
+from cryospin.formats.tensors import write_tensors
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
+from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
 from cryospin.settings import Settings
+
+CONTRAST_SHELL = 12
+"""Images' contrasts are measured up to here, cycles per box."""
+
+_CONTRAST_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Result:
     half: 0 or 1 for each image
     centre: displacements that were undone on load, `(N, 2)`, Å
     encoder: the trained heads' weights; empty where a run had none
+    measured: what new images of the same particle are compared with the map by: `noise` of each shell, usual `contrast`
+        relative to the map, and the last shell `limit` that poses were compared at
     """
 
     particles: ParticleSet
@@ -56,6 +65,7 @@ class Result:
     half: Tensor
     centre: Tensor
     encoder: dict[str, Tensor]
+    measured: dict[str, Tensor]
 
     @classmethod
     def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
@@ -70,17 +80,33 @@ class Result:
             "max_resolution_A": problem.angstrom(problem.last_shell),
             "invert": packed.inverted,
         }
+        maps, best = final_maps(refinement.sets, refinement.modes), ranked.best()
         return cls(
             particles=particles,
             config=settings.table() | resolved,
-            maps=final_maps(refinement.sets, refinement.modes),
-            poses=ranked.best(),
+            maps=maps,
+            poses=best,
             competing=ranked,
             confidence=ranked.responsibilities()[rank == 0],
             half=refinement.sets.half,
             centre=packed.centre,
             encoder=heads[0] if heads else {},
+            measured={
+                "noise": refinement.sets.noise,
+                "contrast": _usual_contrast(maps, best, refinement),
+                "limit": torch.tensor(refinement.limit),
+            },
         )
+
+
+def _usual_contrast(maps: FinalMaps, best: Modes, refinement: Refinement) -> Tensor:
+    """Median contrast of some images relative to the final map, at low frequencies."""
+    problem = refinement.problem
+    radius = min(CONTRAST_SHELL, problem.last_shell)
+    some = best.poses.take(torch.linspace(0, len(best) - 1, min(len(best), _CONTRAST_IMAGES)).long())
+    volume, grid = problem.masked_volume(maps.map, radius)
+    fit = fits_of(volume, grid, refinement.sets.observations(radius), some)
+    return (fit.cross / fit.power.clamp_min(1e-9)).median()
 
 
 RECORDS = ("log.txt", "metrics.jsonl")
@@ -211,9 +237,9 @@ class RunFolder:
         self._write_fsc(result.maps)
         self._write_particles(result)
         self._write_modes(result)
+        write_tensors(self.checkpoints / "model.safetensors", result.measured)
         if result.encoder:
-            with whole(self.path / "checkpoints" / "heads.safetensors") as temporary:
-                save_file(result.encoder, temporary)
+            write_tensors(self.checkpoints / "heads.safetensors", result.encoder)
         self._write_text("config.toml", tomli_w.dumps(result.config))
         write_figures(self.path)
 
@@ -242,17 +268,8 @@ class RunFolder:
     def _write_modes(self, result: Result) -> None:
         """Every pose that was still in the running, with its misfit."""
         modes = result.competing
-        with whole(self.path / "checkpoints" / "modes.safetensors") as temporary:
-            save_file(
-                {
-                    "image": modes.poses.image.contiguous(),
-                    "rotation": modes.poses.rotation.contiguous(),
-                    "shift": modes.poses.shift.contiguous(),
-                    "misfit": modes.misfit.contiguous(),
-                    "half": result.half.contiguous(),
-                },
-                temporary,
-            )
+        found = {**modes.poses._asdict(), "misfit": modes.misfit, "half": result.half}
+        write_tensors(self.checkpoints / "modes.safetensors", found)
 
     def _append(self, name: str, line: str) -> None:
         with (self.path / name).open("a", encoding="utf-8", errors="surrogateescape") as handle:
