@@ -27,7 +27,7 @@ test-slow: $(DEV_STAMP)
 	$(BIN)/python -m pytest -q -m slow
 
 lint: $(DEV_STAMP)
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 
 clean:

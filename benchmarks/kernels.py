@@ -1,10 +1,12 @@
-"""Nanoseconds per coefficient of each CPU kernel, for several frequency limits and numbers of threads.
+"""Nanoseconds per coefficient of each CPU kernel beside what the machine's memory and arithmetic allow.
 
 python benchmarks/kernels.py
+python benchmarks/kernels.py --device cuda    # the GPU kernels, against the bandwidth of copying (kernels_cuda.py)
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 
@@ -17,26 +19,59 @@ from cryospin.kernels import cpu
 from cryospin.kernels.types import Observations, Poses
 from cryospin.proposals.grid import shift_grid
 
-IMAGES = 1000
-REPEATS = 5
+COEFFICIENTS = 30_000_000
+MOST_IMAGES = 10_000
+REPEATS = 3
+KERNELS = ("slices", "fits", "normal equations", "insertion")
+
+BYTES = {"slices": 8, "fits": 12, "normal equations": 12, "insertion": 12}
+"""What has to come from memory or go there for each coefficient, the volume being in cache: image and CTF, or the slice."""
+
+OPERATIONS = {"slices": 60, "fits": 90, "normal equations": 260, "insertion": 90}
+"""Additions and multiplications for each coefficient, counted in the sources of the kernels."""
 
 
 def main() -> None:
-    print("| radius | threads | slices | fits | normal equations | insertion |\n| --- | --- | --- | --- | --- | --- |")
+    limits = {threads: machine(threads) for threads in (1, 2)}
+    for threads, (bandwidth, rate) in limits.items():
+        print(f"threads: {threads}; copies {bandwidth:.1f} GB/s, multiplies matrices at {rate:.0f} Gflop/s")
+    print("\n| radius | images | threads | " + " | ".join(KERNELS) + " |\n" + "| --- " * (3 + len(KERNELS)) + "|")
     for radius in (9, 31, 63):
-        for threads in (1, 2):
+        volume, grid, observations, poses = problem(radius)
+        for threads, (bandwidth, rate) in limits.items():
             torch.set_num_threads(threads)
-            volume, grid, observations, poses = problem(radius)
-            share = torch.ones(IMAGES)
-            sums = torch.zeros(grid.shape, dtype=torch.complex64), torch.zeros(grid.shape)
-            work = IMAGES * len(observations.disc)
-            times = [
-                seconds(lambda v=volume, g=grid, p=poses, o=observations: cpu.slices(v, g, p.rotation, o.disc)),
-                seconds(lambda v=volume, g=grid, p=poses, o=observations: cpu.fits(v, g, o, p)),
-                seconds(lambda v=volume, g=grid, p=poses, o=observations: cpu.normal_equations(v, g, o, p)),
-                seconds(lambda s=sums, g=grid, p=poses, o=observations, w=share: cpu.insert(*s, g, o, p, w)),
-            ]
-            print(f"| {radius} | {threads} | " + " | ".join(f"{1e9 * t / work:.1f}" for t in times) + " |")
+            cells = []
+            for name, t in timed(volume, grid, observations, poses).items():
+                floor = max(BYTES[name] / bandwidth, OPERATIONS[name] / rate)
+                cells.append(f"{t:.1f} ({100 * floor / t:.0f} %)")
+            print(f"| {radius} | {len(poses.image)} | {threads} | " + " | ".join(cells) + " |", flush=True)
+    grid_expectation()
+
+
+def timed(volume: torch.Tensor, grid: FourierGrid, o: Observations, poses: Poses) -> dict[str, float]:
+    """Nanoseconds per coefficient of each kernel."""
+    share = torch.ones(len(poses.image))
+    sums = torch.zeros(grid.shape, dtype=torch.complex64), torch.zeros(grid.shape)
+    work = {
+        "slices": lambda: cpu.slices(volume, grid, poses.rotation, o.disc),
+        "fits": lambda: cpu.fits(volume, grid, o, poses),
+        "normal equations": lambda: cpu.normal_equations(volume, grid, o, poses),
+        "insertion": lambda: cpu.insert(*sums, grid, o, poses, share),
+    }
+    return {name: 1e9 * seconds(work[name]) / (len(poses.image) * len(o.disc)) for name in KERNELS}
+
+
+def machine(threads: int) -> tuple[float, float]:
+    """Bytes read and written by a copy, GB/s, and float32 operations of a matrix product, Gflop/s."""
+    torch.set_num_threads(threads)
+    source, target = torch.ones(1 << 26), torch.ones(1 << 26)
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    copied = 8 * len(source) / seconds(lambda: target.copy_(source))
+    return copied / 1e9, 2 * 1024**3 / seconds(lambda: a @ b) / 1e9
+
+
+def grid_expectation() -> None:
+    """Images on a whole grid of poses."""
     torch.set_num_threads(2)
     volume, grid, observations, _ = problem(8)
     shifts = shift_grid(5.1, 2.0, torch.Generator().manual_seed(0))
@@ -49,16 +84,17 @@ def problem(radius: int) -> tuple[torch.Tensor, FourierGrid, Observations, Poses
     """Random images of a random volume."""
     g = torch.Generator().manual_seed(0)
     grid, disc = FourierGrid(radius), HalfDisc.build(radius)
+    count = min(MOST_IMAGES, COEFFICIENTS // len(disc))
     observations = Observations(
-        images=torch.randn(IMAGES, len(disc), dtype=torch.complex64, generator=g),
-        ctf=torch.rand(IMAGES, len(disc), generator=g) * 2 - 1,
+        images=torch.randn(count, len(disc), dtype=torch.complex64, generator=g),
+        ctf=torch.rand(count, len(disc), generator=g) * 2 - 1,
         weight=torch.ones(1, len(disc)),
-        group=torch.zeros(IMAGES, dtype=torch.long),
-        scale=torch.ones(IMAGES),
+        group=torch.zeros(count, dtype=torch.long),
+        scale=torch.ones(count),
         disc=disc,
         box=2 * radius + 2,
     )
-    poses = Poses(torch.arange(IMAGES), random_rotations(IMAGES, g), torch.randn(IMAGES, 2, generator=g))
+    poses = Poses(torch.arange(count), random_rotations(count, g), torch.randn(count, 2, generator=g))
     return torch.randn(grid.shape, dtype=torch.complex64, generator=g), grid, observations, poses
 
 
@@ -74,4 +110,11 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:n")
+    if (device := parser.parse_args().device) == "cpu":
+        main()
+    else:
+        import kernels_cuda
+
+        kernels_cuda.main(device, problem)

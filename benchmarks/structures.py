@@ -3,41 +3,32 @@
 Each data set is a folder as `cryospin simulate` makes it: particles.star, truth.star, truth.mrc. Runs that are in the
 results already are not repeated, so an interrupted benchmark goes on where it stopped:
 
-    python benchmarks/structures.py --out results.json --seeds 0-4 ribosome=data/ribosome spike=data/spike:C3
-    python benchmarks/structures.py --out results.json --table
+    python -m benchmarks.structures --out results.json --seeds 0-4 ribosome=data/ribosome spike=data/spike:C3
+    python -m benchmarks.structures --out results.json --table
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from datetime import date
 from pathlib import Path
 
-COMMAND = [sys.executable, "-c", "from cryospin.cli import main; main()"]
+from benchmarks.measuring import QUALITY_COLUMNS, evaluate, markdown, quality, reconstruct, store, stored
+
 COLUMNS = (
     ("data", "{name}"),
     ("proposals", "{proposals}"),
     ("seed", "{seed}"),
     ("time s", "{seconds:.0f}"),
     ("GiB", "{memory_GiB:.1f}"),
-    ("rotation °", "{rotation:.2f}"),
-    ("< 10°, %", "{within_10:.1f}"),
-    ("shift px", "{shift_px:.2f}"),
-    ("FSC 0.5 Å", "{fsc_0_5:.2f}"),
-    ("true poses Å", "{true_poses:.2f}"),
-    ("ratio", "{ratio:.3f}"),
+    *QUALITY_COLUMNS,
 )
 
 
 def main() -> None:
     arguments = parse()
-    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
+    results = stored(arguments.out)
     for seed in arguments.seeds:
         for item in arguments.data:
             name, _, place = item.partition("=")
@@ -47,10 +38,10 @@ def main() -> None:
             # The same images at their true poses give the same map for every seed.
             ceiling = next((r["true_poses"] for r in results if r["name"] == name), None)
             results.append(one_run(name, Path(folder), symmetry or "C1", arguments.proposals, seed, ceiling))
-            arguments.out.write_text(json.dumps(results, indent=1))
-            print(as_table(results[-1:]).splitlines()[-1], flush=True)
+            store(arguments.out, results)
+            print(markdown(COLUMNS, results[-1:]).splitlines()[-1], flush=True)
     if arguments.table:
-        print(as_table(sorted(results, key=lambda r: (r["name"], r["proposals"], r["seed"]))))
+        print(markdown(COLUMNS, sorted(results, key=lambda r: (r["name"], r["proposals"], r["seed"]))))
 
 
 def parse() -> argparse.Namespace:
@@ -72,53 +63,21 @@ def seeds(text: str) -> list[int]:
 def one_run(name: str, folder: Path, symmetry: str, proposals: str, seed: int, ceiling: float | None) -> dict:
     """Reconstruct and evaluate once."""
     with tempfile.TemporaryDirectory() as scratch:
-        run, figures = Path(scratch) / "run", Path(scratch) / "figures.json"
-        reconstruct = ["reconstruct", folder / "particles.star", "--out", run, "--seed", seed, "--proposals", proposals]
-        seconds, memory = timed(reconstruct)
-        truth = ["--truth-map", folder / "truth.mrc", "--truth-poses", folder / "truth.star"]
-        skip = ["--no-ceiling"] if ceiling else []
-        timed(["evaluate", run, *truth, "--symmetry", symmetry, "--json", figures, *skip])
-        measured = json.loads(figures.read_text())
+        run = Path(scratch) / "run"
+        cost = reconstruct(folder, run, ["--seed", seed, "--proposals", proposals])
+        figures = evaluate(run, folder, symmetry, ceiling=ceiling is None)
         switch = [line for line in (run / "log.txt").read_text().splitlines() if "start " in line or "switch" in line]
-    resolution = measured["resolution_A"]["fsc_0_5"]
-    ceiling = ceiling or measured["true_poses_A"]["fsc_0_5"]
     return {
         "name": name,
         "proposals": proposals,
         "seed": seed,
         "date": date.today().isoformat(),
-        "seconds": seconds,
-        "memory_GiB": memory,
-        "rotation": measured["rotation_error_deg"]["median"],
-        "within_10": measured["rotation_error_deg"]["within_10"],
-        "shift_px": measured["shift_error_A"]["median_px"],
-        "fsc_0_5": resolution,
-        "true_poses": ceiling,
-        "ratio": resolution / ceiling,
-        "half_map": measured["resolution_A"]["half_map_0_143"],
+        "seconds": cost.seconds,
+        "memory_GiB": cost.memory_GiB,
+        **quality(figures, ceiling),
+        "half_map": figures["resolution_A"]["half_map_0_143"],
         "log": switch,
     }
-
-
-def timed(arguments: list) -> tuple[float, float]:
-    """Seconds and peak memory (GiB) of one command; its output is shown only if it fails."""
-    start = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.monotonic() - start
-        if process.returncode:
-            output.seek(0)
-            raise SystemExit(f"{' '.join(map(str, arguments))} failed:\n{output.read()}")
-    return seconds, usage.ru_maxrss / 2**20
-
-
-def as_table(results: list[dict]) -> str:
-    """Markdown."""
-    lines = [[title for title, _ in COLUMNS], ["---"] * len(COLUMNS)]
-    lines += [[form.format(**r) for _, form in COLUMNS] for r in results]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 if __name__ == "__main__":

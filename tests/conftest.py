@@ -13,6 +13,11 @@ import pytest
 # As the command line has it, and before PyTorch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
+
+# Where there is no device, the Triton kernels are tried in Triton's interpreter, and Triton decides that when it is
+# imported, which parts of PyTorch may do.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 from torch import Tensor
 
 from cryospin.formats.star import read_star

@@ -205,6 +205,17 @@ def test_relion_reconstructs_our_map_from_our_particles(run, data, figures, tmp_
     assert float(fsc[1 : last + 1].min()) > 0.95
 
 
+def test_a_run_that_memory_does_not_hold_gives_the_same_numbers(run, data, tmp_path):
+    listener, out = Counting(), tmp_path / "run"
+    reconstruct(Settings(particles=data / "particles.star", out=out, threads=2, seed=0, memory=0.001), listener)
+    assert any("kept on disk" in note for note in listener.notes)
+    for name in ("map.mrc", "half1.mrc", "half2.mrc"):
+        assert torch.equal(read_map(out / name)[0], read_map(run / name)[0])
+    # The first line says when the file was written.
+    tables = [(folder / "particles.star").read_text().splitlines()[1:] for folder in (out, run)]
+    assert tables[0] == tables[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("proposals", ["grid", "both"])
 def test_a_seed_makes_a_run_repeatable(data, tmp_path, proposals):

@@ -67,8 +67,10 @@ class DiskRows:
         self._mapping.madvise(mmap.MADV_DONTNEED)
 
 
-def allocate_rows(count: int, width: int, dtype: torch.dtype, folder: Path | None) -> Tensor:
-    """A place for `count` rows: a tensor in memory or, where a folder is given, `DiskRows` there that stand in for one."""
+def allocate_rows(
+    count: int, width: int, dtype: torch.dtype, folder: Path | None, device: torch.device | None = None
+) -> Tensor:
+    """A place for `count` rows: a tensor on a device or, where a folder is given, `DiskRows` there that stand in for one."""
     if folder is None:
-        return torch.empty(count, width, dtype=dtype)
+        return torch.empty(count, width, dtype=dtype, device=device)
     return cast(Tensor, DiskRows.create(count, width, dtype, folder))

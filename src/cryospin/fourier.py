@@ -13,6 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, eq=False)
 class HalfDisc:
@@ -32,22 +34,22 @@ class HalfDisc:
     shell: Tensor
 
     @classmethod
-    def build(cls, radius: int) -> HalfDisc:
+    def build(cls, radius: int, device: torch.device = CPU) -> HalfDisc:
         """The half-disc with shells 0 to `radius`; raises `ValueError` for a radius below 1."""
         if radius < 1:
             raise ValueError(f"a half-disc needs a radius of at least 1 cycle per box, not {radius}")
-        return _build_half_disc(radius)
+        return _build_half_disc(radius, device)
 
     def __len__(self) -> int:
         return len(self.shell)
 
     def count(self, radius: int) -> int:
         """Number of coefficients with shell <= `radius`; they are the first ones."""
-        return int(torch.searchsorted(self.shell, radius, right=True))
+        return len(self.prefix(radius)) if radius >= 1 else int((self.shell <= radius).sum())
 
     def prefix(self, radius: int) -> HalfDisc:
         """The half-disc with a lower frequency limit."""
-        return self if radius >= self.radius else HalfDisc.build(radius)
+        return self if radius >= self.radius else HalfDisc.build(radius, self.shell.device)
 
     def shift_phase(self, shift: Tensor, box: int) -> Tensor:
         """What moving a particle does to its transform: `exp(-2 pi i k.t / D)`.
@@ -63,7 +65,7 @@ class HalfDisc:
 
 
 @lru_cache(maxsize=256)
-def _build_half_disc(radius: int) -> HalfDisc:
+def _build_half_disc(radius: int, device: torch.device) -> HalfDisc:
     k = torch.arange(-radius, radius + 1)
     ky, kx = torch.meshgrid(k, k, indexing="ij")
     shell = torch.hypot(kx.double(), ky.double()).round().long()
@@ -71,7 +73,7 @@ def _build_half_disc(radius: int) -> HalfDisc:
     kx, ky, shell = kx[keep], ky[keep], shell[keep]
     angle = torch.atan2(ky.double(), kx.double())
     order = torch.argsort(shell.double() * 8 + angle)
-    return HalfDisc(radius, kx[order].float(), ky[order].float(), shell[order])
+    return HalfDisc(radius, kx[order].float().to(device), ky[order].float().to(device), shell[order].to(device))
 
 
 def pack(images: Tensor, disc: HalfDisc) -> Tensor:
@@ -110,7 +112,7 @@ def unpack(packed: Tensor, disc: HalfDisc, box: int) -> Tensor:
 
 def _centre_phase(k: Tensor, box: int) -> Tensor:
     """Phase that moves the origin of a transform from pixel 0 to the box centre."""
-    return torch.polar(torch.ones(len(k)), 2 * math.pi * ((k * (box // 2)) % box) / box)
+    return torch.polar(torch.ones(len(k), device=k.device), 2 * math.pi * ((k * (box // 2)) % box) / box)
 
 
 @dataclass(frozen=True)
@@ -142,30 +144,30 @@ class FourierGrid:
         """Smallest real-space box, in voxels, that carries all frequencies of the grid."""
         return 2 * (self.radius + 1)
 
-    def points(self) -> Tensor:
+    def points(self, device: torch.device = CPU) -> Tensor:
         """Frequencies (x, y, z) of the lattice points in cycles per box, float32 `(*shape, 3)`."""
-        a = torch.arange(-self.half, self.half + 1) / self.padding
-        x = torch.arange(self.half + 2) / self.padding
+        a = torch.arange(-self.half, self.half + 1, device=device) / self.padding
+        x = torch.arange(self.half + 2, device=device) / self.padding
         z, y, x = torch.meshgrid(a, a, x, indexing="ij")
         return torch.stack([x, y, z], dim=-1)
 
-    def shell_of_points(self) -> Tensor:
+    def shell_of_points(self, device: torch.device = CPU) -> Tensor:
         """Distance of each lattice point from the origin in cycles per box, float32, shape `shape`."""
-        return _shell_of_points(self)
+        return _shell_of_points(self, device)
 
-    def nearest_shell(self) -> Tensor:
+    def nearest_shell(self, device: torch.device = CPU) -> Tensor:
         """Shell that each lattice point belongs to, int32, shape `shape`; all beyond `radius` are `radius + 1`."""
-        return _nearest_shell(self)
+        return _nearest_shell(self, device)
 
 
 @lru_cache(maxsize=16)
-def _shell_of_points(grid: FourierGrid) -> Tensor:
-    return grid.points().norm(dim=-1)
+def _shell_of_points(grid: FourierGrid, device: torch.device) -> Tensor:
+    return grid.points(device).norm(dim=-1)
 
 
 @lru_cache(maxsize=16)
-def _nearest_shell(grid: FourierGrid) -> Tensor:
-    return _shell_of_points(grid).round().int().clamp_(max=grid.radius + 1)
+def _nearest_shell(grid: FourierGrid, device: torch.device) -> Tensor:
+    return _shell_of_points(grid, device).round().int().clamp_(max=grid.radius + 1)
 
 
 def map_to_grid(density: Tensor, grid: FourierGrid) -> Tensor:
@@ -177,8 +179,8 @@ def map_to_grid(density: Tensor, grid: FourierGrid) -> Tensor:
     returns: complex64 of `grid.shape`; a central slice of it is the orthonormal transform of a projection
     """
     box = density.shape[-1]
-    across, along = _waves(box, grid)
-    flat = density.float() / interpolation_envelope(box, grid.padding) / box
+    across, along = _waves(box, grid, density.device)
+    flat = density.float() / interpolation_envelope(box, grid.padding, density.device) / box
     # Axis by axis, and only at the frequencies of the grid: three products of matrices cost less than a padded FFT.
     x = torch.complex(flat @ across.real, flat @ across.imag)
     y = along.T @ x
@@ -192,19 +194,19 @@ def grid_to_map(values: Tensor, grid: FourierGrid, box: int | None = None) -> Te
     returns: float32 `(box, box, box)`; `box` defaults to the smallest that carries the grid
     """
     box = grid.box if box is None else box
-    across, along = _waves(box, grid)
+    across, along = _waves(box, grid, values.device)
     z = (along.conj() @ values.flatten(1)).unflatten(1, values.shape[1:])
     y = along.conj() @ z
     # Half of the lattice is stored; what is not is the conjugate, so that all but the plane x = 0 counts twice.
-    twice = torch.full((grid.shape[2], 1), 2.0)
+    twice = torch.full((grid.shape[2], 1), 2.0, device=values.device)
     twice[0] = 1.0
     back = across.T * twice
     out = y.real @ back.real + y.imag @ back.imag
-    return out * (box / (box * grid.padding) ** 3) / interpolation_envelope(box, grid.padding)
+    return out * (box / (box * grid.padding) ** 3) / interpolation_envelope(box, grid.padding, values.device)
 
 
 @lru_cache(maxsize=16)
-def _waves(box: int, grid: FourierGrid) -> tuple[Tensor, Tensor]:
+def _waves(box: int, grid: FourierGrid, device: torch.device) -> tuple[Tensor, Tensor]:
     """Fourier transform about the box centre, as matrices of voxels by lattice points along one axis.
 
     returns: complex64 `(box, half + 2)` for x, and `(box, 2 half + 1)` for y and z
@@ -213,7 +215,7 @@ def _waves(box: int, grid: FourierGrid) -> tuple[Tensor, Tensor]:
     k = torch.arange(-grid.half, grid.half + 2).double()
     waves = torch.polar(torch.ones(box, len(k), dtype=torch.float64), -2 * math.pi * place[:, None] * k)
     # The lattice may reach beyond what the padded box can tell from lower frequencies; nothing is there.
-    waves = (waves * (k.abs() <= (box * grid.padding - 1) // 2)).to(torch.complex64)
+    waves = (waves * (k.abs() <= (box * grid.padding - 1) // 2)).to(torch.complex64).to(device)
     return waves[:, grid.half :].contiguous(), waves[:, :-1].contiguous()
 
 
@@ -221,10 +223,11 @@ def _between(spectrum: Tensor, wide: int, grid: FourierGrid, values: Tensor, *, 
     """Copy the frequencies that a wrapped half spectrum and a centred half-grid have in common."""
     reach = min(grid.half, (wide - 1) // 2)
     across = min(grid.half + 1, (wide - 1) // 2)
-    k = torch.arange(-reach, reach + 1)
+    k = torch.arange(-reach, reach + 1, device=values.device)
     at, row = k + grid.half, k % wide
-    inside = (at[:, None, None], at[None, :, None], torch.arange(across + 1))
-    wrapped = (row[:, None, None], row[None, :, None], torch.arange(across + 1))
+    column = torch.arange(across + 1, device=values.device)
+    inside = (at[:, None, None], at[None, :, None], column)
+    wrapped = (row[:, None, None], row[None, :, None], column)
     if to_grid:
         values[inside] = spectrum[wrapped]
         return values
@@ -233,12 +236,12 @@ def _between(spectrum: Tensor, wide: int, grid: FourierGrid, values: Tensor, *, 
 
 
 @lru_cache(maxsize=64)
-def interpolation_envelope(box: int, padding: int) -> Tensor:
+def interpolation_envelope(box: int, padding: int, device: torch.device = CPU) -> Tensor:
     """Squared sinc along each axis: what linear interpolation in Fourier space does to a map.
 
     returns: float32 `(box, box, box)`, 1 at the centre
     """
-    x = (torch.arange(box) - box // 2) / (box * padding)
+    x = (torch.arange(box, device=device) - box // 2) / (box * padding)
     s = torch.sinc(x) ** 2
     return s[:, None, None] * s[None, :, None] * s
 
@@ -249,9 +252,9 @@ def resample_map(density: Tensor, box: int) -> Tensor:
         return density
     grid = FourierGrid(min(box, density.shape[-1]) // 2 - 1, padding=1)
     spectrum = torch.fft.rfftn(torch.fft.ifftshift(density.float(), dim=(-3, -2, -1)))
-    values = _between(spectrum, density.shape[-1], grid, torch.zeros(grid.shape, dtype=spectrum.dtype), to_grid=True)
-    values = values * (grid.shell_of_points() <= grid.radius + 1)
-    out = _between(torch.zeros((box, box, box // 2 + 1), dtype=values.dtype), box, grid, values, to_grid=False)
+    values = _between(spectrum, density.shape[-1], grid, spectrum.new_zeros(grid.shape), to_grid=True)
+    values = values * (grid.shell_of_points(density.device) <= grid.radius + 1)
+    out = _between(values.new_zeros((box, box, box // 2 + 1)), box, grid, values, to_grid=False)
     scale = (box / density.shape[-1]) ** 3
     return torch.fft.fftshift(torch.fft.irfftn(out, s=(box,) * 3), dim=(-3, -2, -1)) * scale
 
@@ -259,7 +262,7 @@ def resample_map(density: Tensor, box: int) -> Tensor:
 def low_pass(density: Tensor, radius: int) -> Tensor:
     """A map `(d, d, d)` without frequencies beyond shell `radius`."""
     box = density.shape[-1]
-    k = torch.fft.fftfreq(box) * box
-    distance = (k[:, None, None] ** 2 + k[None, :, None] ** 2 + torch.arange(box // 2 + 1) ** 2).sqrt()
+    k = torch.fft.fftfreq(box, device=density.device) * box
+    distance = (k[:, None, None] ** 2 + k[None, :, None] ** 2 + k[: box // 2 + 1] ** 2).sqrt()
     spectrum = torch.fft.rfftn(density) * (distance < radius + 0.5)
     return torch.fft.irfftn(spectrum, s=density.shape)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from cryospin.packing import bytes_packed
 
 _GIB = 2**30
@@ -29,6 +31,12 @@ def available_gib() -> float | None:
         return None
     kib = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     return kib[0] / 2**20 if kib else None
+
+
+def fits_on(device: torch.device, count: int, box: int) -> bool:
+    """Whether packed images can stay on a CUDA device, beside what is computed there."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return bytes_packed(count, box) <= _USABLE * free
 
 
 def fits_in_memory(count: int, box: int, budget: float | None) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid, HalfDisc
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 
 _LEAST_NOISE = 0.05
@@ -64,10 +64,11 @@ def _moments(observations: Observations) -> list[Tensor]:
     returns: float64 `(radius + 1,)` each
     """
     o, count = observations, len(observations.images)
-    sums = torch.zeros(4, len(o.disc), dtype=torch.float64)
+    sums = torch.zeros(4, len(o.disc), dtype=torch.float64, device=o.device)
     for rows in torch.arange(count).split(max(1, _CHUNK_COEFFICIENTS // len(o.disc))):
         part = slice(int(rows[0]), int(rows[-1]) + 1)
-        power, square = o.images[part].real ** 2 + o.images[part].imag ** 2, o.ctf[part] ** 2
+        images, ctf = o.images[part].to(o.device), o.ctf[part].to(o.device)
+        power, square = images.real**2 + images.imag**2, ctf**2
         for total, values in zip(sums, (power, square, power * square, square**2), strict=True):
             total += values.sum(0)
     means = sums / count
@@ -94,12 +95,13 @@ def residual_power(volume: Tensor, grid: FourierGrid, observations: Observations
     Of many images, some of all of them are looked at: more would not change the mean.
     """
     o, count = observations, len(poses.image)
-    total = torch.zeros(len(o.disc), dtype=torch.float64)
+    total = torch.zeros(len(o.disc), dtype=torch.float64, device=o.device)
     seen = min(count, _ENOUGH_IMAGES)
-    for part in torch.linspace(0, count - 1, seen).long().split(_CHUNK_IMAGES):
+    for part in torch.linspace(0, count - 1, seen).long().to(o.device).split(_CHUNK_IMAGES):
         some = poses.take(part)
+        few = o.take(some.image)
         model = kernels.slices(volume, grid, some.rotation, o.disc)
-        model *= o.disc.shift_phase(some.shift, o.box) * (o.ctf[some.image] * o.scale[some.image, None])
-        residual = o.images[some.image] - model
+        model *= o.disc.shift_phase(some.shift, o.box) * (few.ctf * few.scale[:, None])
+        residual = few.images - model
         total += (residual.real**2 + residual.imag**2).sum(0)
     return shell_mean(total / seen, o.disc)

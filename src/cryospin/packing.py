@@ -16,10 +16,11 @@ from torch import Tensor
 from cryospin.disk_rows import allocate_rows
 from cryospin.errors import InputError
 from cryospin.formats.stack import ImageLocation, read_images, unusable
-from cryospin.fourier import HalfDisc, pack
+from cryospin.fourier import CPU, HalfDisc, pack
 from cryospin.kernels.types import Observations
 from cryospin.optics import contrast_transfer, odd_aberration
 from cryospin.resampling import Resampler
+from cryospin.transfer import Upload
 
 if TYPE_CHECKING:
     from cryospin.particles import ParticleSet
@@ -46,6 +47,15 @@ class Packed:
     inverted: bool
     centre: Tensor
 
+    @property
+    def where(self) -> str:
+        """Where the packed images are kept, in words."""
+        if self.observations.resident:
+            return "in memory" if self.observations.device == CPU else "on the device"
+        if isinstance(self.observations.images, Tensor):
+            return "in memory, since the device does not hold them"
+        return "on disk, since memory does not hold them"
+
 
 def bytes_packed(count: int, box: int) -> int:
     """What `count` packed images with their CTFs take."""
@@ -60,25 +70,28 @@ def pack_particles(
     recentre: bool,
     folder: Path | None,
     progress: Callable[[int], None],
+    device: torch.device,
+    resident: bool,
 ) -> Packed:
     """See `ParticleSet.pack`."""
     work = _Packing.of(particles, box, recentre)
     inverted = work.looks_dark() if invert is None else invert
     disc, count = work.disc, len(particles)
-    images = allocate_rows(count, len(disc), torch.complex64, folder)
-    ctf = allocate_rows(count, len(disc), torch.float32, folder)
+    store = device if resident else CPU
+    images = Upload(allocate_rows(count, len(disc), torch.complex64, folder, store))
+    ctf = Upload(allocate_rows(count, len(disc), torch.float32, folder, store))
     for rows, packed in work.all():
         at = torch.from_numpy(rows)
-        images[at] = packed.neg_() if inverted else packed
-        ctf[at] = work.transfer(rows)
+        images.put(at, packed.neg_() if inverted else packed)
+        ctf.put(at, work.transfer(rows))
         progress(len(rows))
     observations = Observations(
-        images=images,
-        ctf=ctf,
-        weight=torch.ones(1, len(disc)),
-        group=torch.zeros(count, dtype=torch.long),
-        scale=torch.ones(count),
-        disc=disc,
+        images=images.finish(),
+        ctf=ctf.finish(),
+        weight=torch.ones(1, len(disc), device=device),
+        group=torch.zeros(count, dtype=torch.long, device=device),
+        scale=torch.ones(count, device=device),
+        disc=HalfDisc.build(disc.radius, device),
         box=box,
     )
     return Packed(observations, particles.size_angstrom / box, inverted, work.centre)

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from cryospin.errors import InputError
 from cryospin.formats.plausibility import SMALLEST_BOX, check_table
 from cryospin.formats.read import read_table
 from cryospin.formats.stack import ImageLocation
 from cryospin.formats.table import ParticleTable
+from cryospin.fourier import CPU
 from cryospin.packing import Packed, pack_particles
 from cryospin.selection import Selection
 
@@ -105,6 +108,8 @@ class ParticleSet:
         recentre: bool = False,
         folder: Path | None = None,
         progress: Callable[[int], None] = lambda n: None,
+        device: torch.device = CPU,
+        resident: bool = True,
     ) -> Packed:
         """Normalise all images on their background, Fourier-crop them to `box` pixels and pack them.
 
@@ -114,6 +119,10 @@ class ParticleSet:
         recentre: move the particles by the displacements that the table knows of
         folder: keep the packed images in a file there instead of in memory
         progress: called with the number of images done since the last call
+        device: where the run computes
+        resident: whether the packed images stay on the device too, or wait in memory or on disk until they are needed
         raises: `InputError` for NaN pixels and for images without any variation
         """
-        return pack_particles(self, box, invert=invert, recentre=recentre, folder=folder, progress=progress)
+        return pack_particles(
+            self, box, invert=invert, recentre=recentre, folder=folder, progress=progress, device=device, resident=resident
+        )

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from cryospin.checkpoints import Checkpoint, Checkpoints
 from cryospin.engine.problem import Problem
@@ -27,6 +26,7 @@ from cryospin.preparation import prepare, true_poses
 from cryospin.results import Result, RunFolder
 from cryospin.settings import Settings
 from cryospin.stages import FIRST_SHELL, STAGES, Refine, Stage, Start, Work
+from cryospin.state import moved
 
 _FAINT_IMAGES = 15.0
 """Information of an image, in nats, that it takes to tell one of 100,000 poses from the others with some margin."""
@@ -65,9 +65,22 @@ def resume(run: Path, listener: Listener | None = None, *, threads: int | None =
         settings = Settings.from_table((origin.settings if origin else config) | {"out": run})
         settings = replace(settings, threads=threads or settings.threads, device=device or settings.device)
         checkpoint = Checkpoints(folder.checkpoints).newest()
+        if checkpoint and device is None:
+            _refuse_another_device(checkpoint.device, settings)
         folder.cut_back(checkpoint.written if checkpoint else {})
         _run(settings, folder, listener, checkpoint)
     return True
+
+
+def _refuse_another_device(before: str, settings: Settings) -> None:
+    """Raise `InputError` where a run would go on on another kind of device than it began on."""
+    now = str(settings.computes_on.device)
+    if now != before:
+        raise InputError(
+            f"the run was computed on {before}, and --device {settings.device} means {now} here",
+            where=settings.out,
+            remedy=f"Go on where it began, or give --device {now}; the last digits of the result may then differ",
+        )
 
 
 def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Checkpoint | None = None) -> Result:
@@ -86,8 +99,8 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     else:
         journal.epochs = since.epoch
         listener.note(f"continues after epoch {since.epoch}, {since.seconds:.0f} s into the run")
-        stage = STAGES[since.stage].restored(work, since.state)
-    refined = _to_the_end(stage, folder, journal, since.step if since else 0)
+        stage = STAGES[since.stage].restored(work, moved(since.state, problem.device))
+    refined = _to_the_end(stage, work, folder, since.step if since else 0)
     result = Result.of(settings, particles, packed, refined.refinement)
     folder.write(result)
     journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143)")
@@ -96,18 +109,19 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     return result
 
 
-def _to_the_end(stage: Stage, folder: RunFolder, journal: Journal, step: int) -> Refine:
+def _to_the_end(stage: Stage, work: Work, folder: RunFolder, step: int) -> Refine:
     """Step by step through all stages, with a checkpoint after each; Ctrl-C leaves one of the last that was finished.
 
     step: how many were taken before
     """
-    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoints, journal, device = Checkpoints(folder.checkpoints), work.journal, str(work.problem.device)
     stage.announce()
     try:
         while not stage.finished:
             stage, step = stage.step(), step + 1
-            written = folder.written()
-            checkpoints.offer(Checkpoint(step, journal.epochs, journal.seconds, stage.name, written, stage.state()))
+            records = folder.written()
+            here = Checkpoint(step, journal.epochs, journal.seconds, device, stage.name, records, stage.state())
+            checkpoints.offer(here)
     except KeyboardInterrupt:
         checkpoints.flush()
         raise
@@ -124,9 +138,8 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
         f"{len(particles)} particles of {particles.box} x {particles.box} pixels, {particles.pixel_size:g} Å each; "
         f"working at {problem.box} pixels of {problem.pixel_size:.4g} Å"
     )
-    count, box = len(particles), problem.box
-    where = "in memory" if isinstance(problem.observations.images, Tensor) else "on disk, since memory does not hold them"
-    journal.note(f"packed images ({bytes_packed(count, box) / 2**30:.1f} GiB) are kept {where}")
+    journal.note(f"computing on {problem.device} ({settings.computes_on.reason})")
+    journal.note(f"packed images ({bytes_packed(len(particles), problem.box) / 2**30:.1f} GiB) are kept {packed.where}")
     contrast = "dark, inverted" if packed.inverted else "white"
     journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))
     journal.note(

@@ -13,7 +13,7 @@ from cryospin.formats.plausibility import FEWEST
 from cryospin.formats.star import read_poses
 from cryospin.formats.table import GivenPoses
 from cryospin.geometry.symmetry import point_group
-from cryospin.memory import fits_in_memory
+from cryospin.memory import fits_in_memory, fits_on
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.settings import Settings
@@ -39,12 +39,16 @@ def prepare(
             remedy=f"Give at least {FEWEST}, better some thousands",
         )
     box = particles.working_box(settings.box)
+    device = settings.computes_on.device
+    resident = device.type != "cpu" and fits_on(device, len(particles), box)
     packed = particles.pack(
         box,
         invert=settings.invert,
         recentre=settings.recentre,
-        folder=None if fits_in_memory(len(particles), box, settings.memory) else _existing(settings.out),
+        folder=None if resident or fits_in_memory(len(particles), box, settings.memory) else _existing(settings.out),
         progress=reading(len(particles)),
+        device=device,
+        resident=resident,
     )
     side, radius = particles.size_angstrom, packed.observations.disc.radius
     problem = Problem.pose(
@@ -67,7 +71,8 @@ def true_poses(settings: Settings, particles: ParticleSet, packed: Packed) -> tu
     if settings.truth_poses is None:
         return None
     given = poses_of(particles, read_poses(settings.truth_poses), settings.truth_poses)
-    return given.rotation, (given.shift - packed.centre) / packed.pixel_size
+    device = packed.observations.device
+    return given.rotation.to(device), ((given.shift - packed.centre) / packed.pixel_size).to(device)
 
 
 def poses_of(particles: ParticleSet, given: GivenPoses, where: Path) -> GivenPoses:

@@ -27,6 +27,7 @@ from cryospin.formats.table import AssignedPoses
 from cryospin.formats.tensors import write_tensors
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
+from cryospin.fourier import CPU
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.gauss_newton import fits_of
@@ -71,8 +72,9 @@ class Result:
     def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
         """Reconstruct the final maps from a refinement's poses."""
         problem = refinement.problem
-        ranked, rank = refinement.modes.ranked()
-        heads = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
+        ranked, rank = refinement.modes.to(CPU).ranked()
+        encoders = [p.heads.encoder.state_dict() for p in refinement.proposers if isinstance(p, HeadProposer)]
+        heads = [{name: weight.cpu() for name, weight in encoder.items()} for encoder in encoders]
         resolved = {
             "box": problem.box,
             "pixel_size_A": problem.pixel_size,
@@ -81,19 +83,20 @@ class Result:
             "invert": packed.inverted,
         }
         maps, best = final_maps(refinement.sets, refinement.modes), ranked.best()
+        contrast = _usual_contrast(maps, best.to(maps.map.device), refinement)
         return cls(
             particles=particles,
             config=settings.table() | resolved,
-            maps=maps,
+            maps=maps.cpu(),
             poses=best,
             competing=ranked,
             confidence=ranked.responsibilities()[rank == 0],
-            half=refinement.sets.half,
+            half=refinement.sets.half.cpu(),
             centre=packed.centre,
             encoder=heads[0] if heads else {},
             measured={
-                "noise": refinement.sets.noise,
-                "contrast": _usual_contrast(maps, best, refinement),
+                "noise": refinement.sets.noise.cpu(),
+                "contrast": contrast.cpu(),
                 "limit": torch.tensor(refinement.limit),
             },
         )
@@ -103,7 +106,8 @@ def _usual_contrast(maps: FinalMaps, best: Modes, refinement: Refinement) -> Ten
     """Median contrast of some images relative to the final map, at low frequencies."""
     problem = refinement.problem
     radius = min(CONTRAST_SHELL, problem.last_shell)
-    some = best.poses.take(torch.linspace(0, len(best) - 1, min(len(best), _CONTRAST_IMAGES)).long())
+    rows = torch.linspace(0, len(best) - 1, min(len(best), _CONTRAST_IMAGES)).long()
+    some = best.poses.take(rows.to(best.misfit.device))
     volume, grid = problem.masked_volume(maps.map, radius)
     fit = fits_of(volume, grid, refinement.sets.observations(radius), some)
     return (fit.cross / fit.power.clamp_min(1e-9)).median()

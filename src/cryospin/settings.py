@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from cryospin.device import Choice, choose
 from cryospin.errors import InputError
 from cryospin.geometry.symmetry import point_group
 from cryospin.selection import Selection
@@ -31,7 +32,7 @@ class Settings:
     max_resolution: Å; no frequency beyond it is used
     symmetry: point group imposed, main axis along z
     invert: whether protein is dark in the images; None to look
-    device: `auto`, `cpu`
+    device: `auto`, `cpu`, `cuda` or `cuda:n`
     threads: cores to use; None for all
     memory: GiB the run may take; packed images that do not fit are kept on disk. None for most of what is free
     seed: of every random choice
@@ -72,8 +73,7 @@ class Settings:
             raise InputError(f"--preset {self.preset} is not known", remedy=f"Choose from {', '.join(PRESETS)}")
         if self.proposals is not None and self.proposals not in PROPOSALS:
             raise InputError(f"--proposals {self.proposals} is not known", remedy=f"Choose from {', '.join(PROPOSALS)}")
-        if self.device not in ("auto", "cpu"):
-            raise InputError(f"--device {self.device} is not supported yet", remedy="Give auto or cpu")
+        choose(self.device)
         for name in ("mask_diameter", "max_resolution"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -95,6 +95,11 @@ class Settings:
     def explores_with(self) -> str:
         """`heads`, `grid` or `both`."""
         return self.proposals or PRESETS[self.preset]
+
+    @property
+    def computes_on(self) -> Choice:
+        """The device the run uses, and why."""
+        return choose(self.device)
 
     @property
     def cores(self) -> int:

@@ -254,7 +254,7 @@ class Enlist:
 
     def step(self) -> Stage:
         """See `Stage.step`."""
-        absent = torch.ones(len(self.work.problem), dtype=torch.bool)
+        absent = torch.ones(len(self.work.problem), dtype=torch.bool, device=self.work.problem.device)
         absent[self.modes.poses.image] = False
         rows = absent.nonzero()[:, 0]
         if len(rows):
@@ -283,7 +283,7 @@ class Enlist:
         problem, journal = self.work.problem, self.work.journal
         modes = self.modes.ranked()[0]
         density, poses = recentre(self.standing.density, modes.poses, problem)
-        half = torch.randperm(len(problem), generator=torch.Generator().manual_seed(self.work.settings.seed + 3)) % 2
+        half = problem.order(torch.Generator().manual_seed(self.work.settings.seed + 3)) % 2
         sets = HalfSets(problem, half, self.standing.noise, density)
         modes = modes.with_poses(poses, modes.misfit)
         refinement = Refinement(sets, modes, min(LAST_SHELL, problem.last_shell), self.panel.proposers)

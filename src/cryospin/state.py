@@ -61,6 +61,15 @@ def copied(state: Any) -> Any:
     return state.clone() if isinstance(state, Tensor) else state
 
 
+def moved(state: Any, device: torch.device) -> Any:
+    """The same state where it is computed with; what random generators remember stays on the CPU, as they do."""
+    if isinstance(state, dict):
+        return {key: moved(v, device) for key, v in state.items()}
+    if isinstance(state, list | tuple):
+        return [moved(v, device) for v in state]
+    return state.to(device) if isinstance(state, Tensor) and state.dtype != torch.uint8 else state
+
+
 def _stored(value: Tensor, name: str, memory: set[int]) -> tuple[State, Tensor]:
     """How the tree mentions a tensor, and its values in the order of its axes, complex numbers as pairs."""
     mention: State = {_TENSOR: name}

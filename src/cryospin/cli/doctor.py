@@ -49,6 +49,8 @@ def _devices() -> dict[str, str]:
     import llvmlite.binding as llvm
     import torch
 
+    from cryospin.device import choose
+
     found = {"cpu": llvm.get_host_cpu_name()}
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
@@ -56,7 +58,8 @@ def _devices() -> dict[str, str]:
     if len(found) == 1:
         built = torch.version.cuda is not None
         found["cuda"] = "none found" if built else "none: this PyTorch is built without CUDA"
-    return found
+    chosen = choose("auto")
+    return found | {"auto": f"{chosen.device} ({chosen.reason})"}
 
 
 def _threads() -> dict[str, int]:
@@ -71,14 +74,17 @@ def _threads() -> dict[str, int]:
 
 def _kernels() -> dict[str, str]:
     """Which kernels there are for each kind of device."""
-    import importlib.util
+    from importlib.metadata import PackageNotFoundError, version
 
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
     widest = next((name for name in ("avx512f", "avx2", "avx", "neon") if features.get(name)), "no vector unit known")
-    cuda = importlib.util.find_spec("cryospin.kernels.cuda") is not None
-    return {"cpu": f"numba, {widest}", "cuda": "Triton" if cuda else "none in this version"}
+    try:
+        triton = f"Triton {version('triton')}"
+    except PackageNotFoundError:
+        triton = "none: Triton is not installed"
+    return {"cpu": f"numba, {widest}", "cuda": triton}
 
 
 def _compile_cache() -> dict[str, Any]:

@@ -90,7 +90,14 @@ def reconstruct(
             help="True poses of simulated images, to follow the error in metrics.jsonl.", rich_help_panel=_PARTICLE
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu", help="What to compute on.", rich_help_panel=_MACHINE)] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|cpu|cuda|cuda:N",
+            help="What to compute on; auto takes a GPU where there is one.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(help="Cores to use; all by default.", rich_help_panel=_MACHINE)] = None,
     memory: Annotated[
         float | None,

@@ -71,24 +71,24 @@ class HeadProposer:
         if self.heads.trained:
             guess = self.heads.propose(observations).rotation.unflatten(0, (-1, count))
             poses.append(own_views(volume, grid, some, guess, shifts, prior, _STEP_DEG))
-            source.append(torch.arange(len(poses[0].image)) % count)
+            source.append(torch.arange(len(poses[0].image), device=volume.device) % count)
         if self.random_views:
-            views = random_rotations(self.random_views, self.search.generator)
+            views = random_rotations(self.random_views, self.search.generator).to(volume.device)
             poses.append(shared_views(volume, grid, some, views, shifts, prior, _STEP_DEG))
             source.append(torch.full_like(poses[-1].image, count))
         if not poses:
-            return _no_poses(), torch.empty(0, dtype=torch.long)
+            return _no_poses(volume.device), torch.empty(0, dtype=torch.long, device=volume.device)
         return Poses.join(poses), torch.cat(source)
 
     def learn(self, observations: Observations, winners: Poses) -> None:
         """One pass over the images, or over so many of them that it stays short."""
         order = torch.randperm(len(winners.image), generator=self.heads.generator)[:_LEARN_IMAGES]
-        for rows in order.split(_LEARN_BATCH):
+        for rows in order.to(winners.image.device).split(_LEARN_BATCH):
             self.heads.learn(observations, winners.take(rows))
 
 
-def _no_poses() -> Poses:
-    return Poses(torch.empty(0, dtype=torch.long), torch.empty(0, 3, 3), torch.empty(0, 2))
+def _no_poses(device: torch.device) -> Poses:
+    return Poses(torch.empty(0, dtype=torch.long), torch.empty(0, 3, 3), torch.empty(0, 2)).to(device)
 
 
 def search(

@@ -128,7 +128,7 @@ class Competition:
             kept = self.standing.modes
             poses, misfit = refine_poses(volume, grid, some, kept.poses, steps=_STEPS, shift_sd=problem.shift_sd)
             parts.append(Modes(poses, misfit, torch.full_like(kept.source, len(self.names) - 1)))
-        everyone = torch.arange(len(some.images))
+        everyone = torch.arange(len(some.images), device=volume.device)
         thinning = Thinning.at(radius)
         parts.append(search(self.proposers, volume, grid, some, everyone, shift_sd=problem.shift_sd, thinning=thinning))
         return Modes.join(*parts).distinct(thinning)
@@ -152,7 +152,7 @@ class Competition:
     def _judge(self, modes: Modes, change: Tensor | None, radius: int) -> None:
         """How many images still change their mind, and how many have one mode that clearly leads."""
         ranked, rank = modes.ranked()
-        lead = torch.full((len(self.standing.images),), torch.inf, dtype=torch.float64)
+        lead = modes.misfit.new_full((len(self.standing.images),), torch.inf)
         second = rank == 1
         first = ranked.best().misfit
         lead[ranked.poses.image[second]] = ranked.misfit[second] - first[ranked.poses.image[second]]

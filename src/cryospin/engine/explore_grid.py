@@ -48,7 +48,7 @@ class GridExploration:
         least, most = _BATCH
         self.batch = int(min(max(_BATCH_NATS / float(problem.information[self.last]), least), most, len(problem)))
         self.noise = problem.total.clone()
-        self.queue = torch.empty(0, dtype=torch.long)
+        self.queue = torch.empty(0, dtype=torch.long, device=problem.device)
         self.done = 0
         """Batches."""
         rows = self._next(min(_FIRST_IMAGES, len(problem)))

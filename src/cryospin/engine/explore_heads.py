@@ -68,7 +68,7 @@ class HeadExploration:
     def epoch(self) -> EpochRecord:
         """Each image once, up to a bound."""
         rows = self.problem.order(self.generator)[:_IMAGES]
-        wins, loss = torch.zeros(len(self.names), dtype=torch.long), 0.0
+        wins, loss = torch.zeros(len(self.names), dtype=torch.long, device=rows.device), 0.0
         batches = rows.split(_BATCH)
         for k, batch in enumerate(batches):
             progress = (self.done + k / len(batches)) / (_RAMP * _EPOCHS)

@@ -32,6 +32,11 @@ class FinalMaps:
     mask: Tensor
     fsc: FscCurves
 
+    def cpu(self) -> FinalMaps:
+        """The same maps where files are written from."""
+        halves = self.halves[0].cpu(), self.halves[1].cpu()
+        return FinalMaps(self.pixel_size, self.map.cpu(), halves, self.mask.cpu(), self.fsc.cpu())
+
     @property
     def size_angstrom(self) -> float:
         """Side of the box."""

@@ -43,10 +43,10 @@ class HalfSets:
         # On more voxels the same transform makes a fainter map, by the square of the ratio of the boxes.
         start = resample_map(density, problem.box) * (density.shape[-1] / problem.box) ** 2
         self.maps = (start, start)
-        self.scale = torch.ones(len(problem))
-        self.shortfall = torch.zeros(len(problem))
-        self.mask = spherical_mask(problem.box, problem.mask_diameter)
-        self.fsc = torch.ones(problem.box // 2, dtype=torch.float64)
+        self.scale = torch.ones(len(problem), device=problem.device)
+        self.shortfall = torch.zeros(len(problem), device=problem.device)
+        self.mask = spherical_mask(problem.box, problem.mask_diameter, device=problem.device)
+        self.fsc = torch.ones(problem.box // 2, dtype=torch.float64, device=problem.device)
 
     def state(self) -> State:
         """What a pass leaves to the next."""
@@ -102,7 +102,7 @@ class HalfSets:
     def measure(self, best: Modes, radius: int) -> None:
         """Contrast of each image against its half's map, then the noise that is left, up to a shell."""
         observations = self.observations(radius)
-        residual = torch.zeros(radius + 1, dtype=torch.float64)
+        residual = torch.zeros(radius + 1, dtype=torch.float64, device=self.problem.device)
         for half in (0, 1):
             volume, grid = self.volume(half, radius)
             poses = best.poses.take(self.members(half, best))

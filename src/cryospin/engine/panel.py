@@ -32,7 +32,7 @@ class Panel:
         self.guesser: HeadProposer | None = None
         if explores_with != "grid":
             views = _RANDOM_VIEWS if explores_with == "heads" else 0
-            self.guesser = HeadProposer(HeadProposals(seed + 2), search, random_views=views)
+            self.guesser = HeadProposer(HeadProposals(seed + 2, device=problem.device), search, random_views=views)
         self.proposers: list[Proposer] = [] if explores_with == "heads" else [GridProposer(search)]
         self.proposers += [self.guesser] if self.guesser else []
 

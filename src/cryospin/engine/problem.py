@@ -52,7 +52,7 @@ class Problem:
             observations=observations,
             pixel_size=pixel_size,
             mask_diameter=mask_diameter,
-            group=group,
+            group=group.to(observations.device),
             last_shell=min(last_shell, observations.disc.radius),
             total=spectra.total,
             noise=spectra.noise,
@@ -62,6 +62,11 @@ class Problem:
 
     def __len__(self) -> int:
         return len(self.observations.images)
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+        return self.observations.device
 
     @property
     def box(self) -> int:
@@ -91,16 +96,17 @@ class Problem:
     def masked_volume(self, density: Tensor, radius: int) -> tuple[Tensor, FourierGrid]:
         """Lattice of a map within the particle's sphere, ready to be sliced up to a frequency limit."""
         grid = FourierGrid(radius)
-        return map_to_grid(density * spherical_mask(density.shape[-1], self.mask_diameter), grid), grid
+        mask = spherical_mask(density.shape[-1], self.mask_diameter, device=density.device)
+        return map_to_grid(density * mask, grid), grid
 
     def order(self, generator: torch.Generator) -> Tensor:
         """All images in random order."""
-        return torch.randperm(len(self), generator=generator)
+        return torch.randperm(len(self), generator=generator).to(self.device)
 
     def volume_of_noise(self, rows: Tensor, radius: int, generator: torch.Generator) -> AccumulatedVolume:
         """Some images in random poses: a start without structure, of about the right spectrum."""
         some = weighted(self.observations.up_to(radius).take(rows), self.total)
         poses = Poses(torch.arange(len(rows)), random_rotations(len(rows), generator), torch.zeros(len(rows), 2))
         volume = AccumulatedVolume(FourierGrid(radius), self.group)
-        volume.add(some, poses, torch.ones(len(rows)))
+        volume.add(some, poses.to(self.device), torch.ones(len(rows), device=self.device))
         return volume

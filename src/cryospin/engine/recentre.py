@@ -22,8 +22,8 @@ def recentre(density: Tensor, poses: Poses, problem: Problem) -> tuple[Tensor, P
     """
     box = density.shape[-1]
     weight = (density * outline_mask(density, problem.mask_diameter)).clamp_min(0)
-    k = (torch.arange(box) - box // 2).float()
+    k = (torch.arange(box, device=density.device) - box // 2).float()
     x, y, z = (float((weight.sum(axes) * k).sum() / weight.sum()) for axes in ((0, 1), (0, 2), (1, 2)))
-    move = -(problem.group @ torch.tensor([x, y, z])).mean(0)
+    move = -(problem.group @ problem.group.new_tensor([x, y, z])).mean(0)
     shift = poses.shift - (poses.rotation[:, :2] @ (move * problem.box / box))
-    return move_map(density, torch.eye(3), move), poses._replace(shift=shift)
+    return move_map(density, torch.eye(3, device=density.device), move), poses._replace(shift=shift)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cryospin.fourier import FourierGrid, HalfDisc, grid_to_map, interpolation_envelope, map_to_grid
 from cryospin.geometry.rotations import mean_rotation, random_rotations
 from cryospin.geometry.so3_grid import rotation_grid
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.reference import sample
 from cryospin.kernels.types import Observations, Poses
 from cryospin.noise import shell_mean
@@ -71,15 +71,15 @@ def move_map(density: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
     """A map turned by `turn` (its transform becomes `V(Q^T k)`) and moved by `shift` (x, y, z) in voxels."""
     box = density.shape[-1]
     fine, plain = (FourierGrid(box // 2 - 1, padding=p) for p in (3, 1))
-    k = plain.points()
+    k = plain.points(density.device)
     k = k[k.norm(dim=-1) < plain.radius + 0.5]
     phase = -2 * math.pi / box * (k.double() @ shift.double())
-    values = torch.zeros(plain.shape, dtype=torch.complex64)
-    inside = plain.shell_of_points() < plain.radius + 0.5
+    values = torch.zeros(plain.shape, dtype=torch.complex64, device=density.device)
+    inside = plain.shell_of_points(density.device) < plain.radius + 0.5
     moved = sample(map_to_grid(density, fine), fine, k @ turn.to(k.dtype))
     values[inside] = moved * torch.polar(torch.ones_like(phase), phase).to(moved.dtype)
     # With one lattice point per frequency nothing was interpolated, so there is no envelope to take off.
-    return grid_to_map(values, plain, box) * interpolation_envelope(box, 1)
+    return grid_to_map(values, plain, box) * interpolation_envelope(box, 1, density.device)
 
 
 def _align(moving: Tensor, fixed: Tensor, views: Tensor, radius: int, flipped: bool) -> MapAlignment:

@@ -46,11 +46,12 @@ def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None) -
     shift = ((poses.shift - packed.centre) / problem.pixel_size).float()
     hypotheses = Poses(torch.arange(count), poses.rotation.float(), shift)
     modes = Modes(hypotheses, torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.long))
-    half = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % 2
-    sets = HalfSets(problem, half, problem.noise, torch.zeros((problem.box,) * 3))
+    modes = modes.to(problem.device)
+    half = problem.order(torch.Generator().manual_seed(0)) % 2
+    sets = HalfSets(problem, half, problem.noise, torch.zeros((problem.box,) * 3, device=problem.device))
     sets.update(modes, problem.last_shell)
     for _ in range(_PASSES):
         limit = min(problem.last_shell, int(sets.resolved_shell) + 2)
         sets.measure(modes, limit)
         sets.update(modes, problem.last_shell)
-    return final_maps(sets, modes)
+    return final_maps(sets, modes).cpu()

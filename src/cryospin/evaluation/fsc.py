@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cryospin.fourier import CPU
 
-def shell_of_voxels(box: int) -> Tensor:
+
+def shell_of_voxels(box: int, device: torch.device = CPU) -> Tensor:
     """Shell (`round(|k|)`) of each point of a half spectrum from `rfftn`, int64 `(box, box, box // 2 + 1)`."""
-    k = torch.fft.fftfreq(box) * box
-    kx = torch.arange(box // 2 + 1)
+    k = torch.fft.fftfreq(box, device=device) * box
+    kx = torch.arange(box // 2 + 1, device=device)
     return (k[:, None, None] ** 2 + k[None, :, None] ** 2 + kx**2).sqrt().round().long()
 
 
@@ -20,7 +22,7 @@ def fourier_shell_correlation(a: Tensor, b: Tensor) -> Tensor:
     """
     fa, fb = torch.fft.rfftn(a.double()), torch.fft.rfftn(b.double())
     box = a.shape[-1]
-    shell = shell_of_voxels(box).flatten()
+    shell = shell_of_voxels(box, a.device).flatten()
 
     def total(x: Tensor) -> Tensor:
         return torch.bincount(shell, x.flatten())[: box // 2]

@@ -48,7 +48,7 @@ def pose_errors(
     rotation, true_rotation: `(N, 3, 3)`; shift, true_shift: `(N, 2)`, one unit
     group: rotations of the true map's point group `(order, 3, 3)`; C1 if None
     """
-    group = torch.eye(3)[None] if group is None else group
+    group = torch.eye(3, device=rotation.device)[None] if group is None else group
     results = []
     for flipped in (False, True):
         own = (flip_hand(rotation) if flipped else rotation).double()
@@ -61,7 +61,7 @@ def pose_errors(
 
 def _global_turn(rotation: Tensor, true: Tensor, group: Tensor) -> Tensor:
     """The Q that brings most of `rotation @ Q` onto `true`, whatever the rest does."""
-    sample = torch.randperm(len(rotation), generator=torch.Generator().manual_seed(0))
+    sample = torch.randperm(len(rotation), generator=torch.Generator().manual_seed(0)).to(rotation.device)
     hypotheses = rotation[sample[:_HYPOTHESES]].mT @ true[sample[:_HYPOTHESES]]
     witness = sample[:_WITNESSES]
     turned = rotation[witness][None] @ hypotheses[:, None]
@@ -78,7 +78,7 @@ def _nearest_equivalent(rotation: Tensor, true: Tensor, group: Tensor) -> Tensor
     """The symmetry mate of each true rotation that lies nearest."""
     mates = true[None] @ group[:, None]
     which = chordal_distance_squared(mates, rotation).argmin(0)
-    return mates[which, torch.arange(len(true))]
+    return mates[which, torch.arange(len(true), device=which.device)]
 
 
 def _shift_errors(rotation: Tensor, shift: Tensor, true_shift: Tensor, error: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def sorted_by_view(rotations: Tensor, nside: int = 64) -> Tensor:
 
     A slice and its neighbour in this order touch nearly the same voxels, which keeps them in cache.
     """
-    axis = rotations[:, 2].double().numpy()
+    axis = rotations[:, 2].double().cpu().numpy()
     axis = axis * np.where(axis[:, 2:] < 0, -1.0, 1.0)
     pixel = healpix.vec2pix(nside, axis[:, 0], axis[:, 1], axis[:, 2], nest=True)
-    return torch.from_numpy(np.argsort(pixel, kind="stable"))
+    return torch.from_numpy(np.argsort(pixel, kind="stable")).to(rotations.device)

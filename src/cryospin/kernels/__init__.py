@@ -1,1 +1,1 @@
-"""Slicing, insertion, scoring and normal equations: `reference` defines them, `cpu` makes them fast."""
+"""Slicing, insertion, scoring and normal equations: `reference` defines them, `cpu` and `cuda` make them fast."""

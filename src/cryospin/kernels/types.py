@@ -20,7 +20,8 @@ class Observations(NamedTuple):
 
     images: complex64 `(N, P)`, orthonormal Fourier coefficients, the particle's shift still in them
     ctf: float32 `(N, P)`
-    Both may be `DiskRows` instead of tensors; `take` and `blocks` bring them to memory.
+    Both may be `DiskRows` instead of tensors, or wait in memory for a device; `take` and `blocks` bring them where the
+    rest is.
     weight: float32 `(G, P)`, inverse noise variance for each noise group
     group: int64 `(N,)`, noise group of each image
     scale: float32 `(N,)`, contrast of each image relative to the volume
@@ -46,9 +47,26 @@ class Observations(NamedTuple):
             disc=self.disc.prefix(radius),
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where what is computed from the images is."""
+        return self.weight.device
+
+    @property
+    def resident(self) -> bool:
+        """Whether the images themselves are there, too."""
+        return isinstance(self.images, Tensor) and self.images.device == self.device
+
+    def to(self, device: torch.device) -> Observations:
+        """The same images on a device."""
+        fields = {name: getattr(self, name).to(device) for name in ("images", "ctf", "weight", "group", "scale")}
+        return self._replace(**fields, disc=HalfDisc.build(self.disc.radius, device))
+
     def take(self, rows: Tensor) -> Observations:
-        """A copy of some images."""
-        return self._replace(images=self.images[rows], ctf=self.ctf[rows], group=self.group[rows], scale=self.scale[rows])
+        """A copy of some images, on the device."""
+        stored = rows.to(self.images.device) if isinstance(self.images, Tensor) else rows.cpu()
+        images, ctf = self.images[stored].to(self.device), self.ctf[stored].to(self.device)
+        return self._replace(images=images, ctf=ctf, group=self.group[rows], scale=self.scale[rows])
 
     def blocks(self, poses: Poses) -> Iterator[tuple[Observations, Poses, Tensor]]:
         """Hypotheses in blocks of neighbours in view, each with its images in memory.
@@ -61,7 +79,7 @@ class Observations(NamedTuple):
         order = sorted_by_view(poses.rotation)
         for rows in order.split(max(1, _BLOCK_COEFFICIENTS // len(self.disc))):
             some = poses.take(rows)
-            if isinstance(self.images, Tensor):
+            if self.resident:
                 yield self, some, rows
             else:
                 images, place = some.image.unique(return_inverse=True)
@@ -79,6 +97,10 @@ class Poses(NamedTuple):
     image: Tensor
     rotation: Tensor
     shift: Tensor
+
+    def to(self, device: torch.device) -> Poses:
+        """The same hypotheses on a device."""
+        return Poses(*(field.to(device) for field in self))
 
     def take(self, rows: Tensor) -> Poses:
         """Some of the hypotheses."""

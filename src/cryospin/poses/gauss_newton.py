@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import turn
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Fit, NormalEquations, Observations, Poses
 
 _FIRST_DAMPING = 1e-2
@@ -27,7 +27,7 @@ def refine_poses(
     returns: the poses, and their misfit with the prior's share, float64 `(n,)`, nats
     """
     rotation, shift = poses.rotation.clone(), poses.shift.clone()
-    misfit = torch.empty(len(poses.image), dtype=torch.float64)
+    misfit = torch.empty(len(poses.image), dtype=torch.float64, device=volume.device)
     for some, block, rows in observations.blocks(poses):
         fitting = _Fitting(volume, grid, some, block, shift_sd, derivatives=steps > 0)
         for step in range(steps):
@@ -38,7 +38,7 @@ def refine_poses(
 
 def fits_of(volume: Tensor, grid: FourierGrid, observations: Observations, poses: Poses) -> Fit:
     """How each hypothesis fits its image, however many there are; see `kernels.reference.fits`."""
-    fit = Fit(*torch.empty(2, len(poses.image), dtype=torch.float64))
+    fit = Fit(*torch.empty(2, len(poses.image), dtype=torch.float64, device=volume.device))
     for some, block, rows in observations.blocks(poses):
         fit.cross[rows], fit.power[rows] = kernels.fits(volume, grid, some, block)
     return fit

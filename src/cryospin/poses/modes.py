@@ -65,6 +65,10 @@ class Modes:
     def __len__(self) -> int:
         return len(self.misfit)
 
+    def to(self, device: torch.device) -> Modes:
+        """The same hypotheses on a device."""
+        return Modes(self.poses.to(device), self.misfit.to(device), self.source.to(device))
+
     def take(self, rows: Tensor) -> Modes:
         """Some of the hypotheses."""
         return Modes(self.poses.take(rows), self.misfit[rows], self.source[rows])
@@ -76,7 +80,7 @@ class Modes:
         image = self.poses.image[order]
         first = torch.ones_like(image, dtype=torch.bool)
         first[1:] = image[1:] != image[:-1]
-        position = torch.arange(len(image))
+        position = torch.arange(len(image), device=image.device)
         start = position[first][torch.cumsum(first, 0) - 1]
         return self.take(order), position - start
 
@@ -92,10 +96,10 @@ class Modes:
     def responsibilities(self, sharpness: float = 1.0) -> Tensor:
         """Posterior probability of each hypothesis among those of its image, float32 `(n,)`."""
         count = int(self.poses.image.max()) + 1
-        lowest = torch.full((count,), torch.inf, dtype=torch.float64)
+        lowest = self.misfit.new_full((count,), torch.inf)
         lowest.scatter_reduce_(0, self.poses.image, self.misfit, "amin")
         p = torch.exp(-sharpness * (self.misfit - lowest[self.poses.image]))
-        total = torch.zeros(count, dtype=torch.float64).index_add_(0, self.poses.image, p)
+        total = p.new_zeros(count).index_add_(0, self.poses.image, p)
         return (p / total[self.poses.image]).float()
 
     def distinct(self, thinning: Thinning) -> Modes:
@@ -104,7 +108,7 @@ class Modes:
         image = ranked.poses.image
         ranked = ranked.take(ranked.misfit - ranked.misfit[rank == 0][_group_number(image)] <= thinning.worse_by)
         ranked, rank = ranked.ranked()
-        keep = torch.ones(len(ranked), dtype=torch.bool)
+        keep = torch.ones_like(rank, dtype=torch.bool)
         # Chordal distance squared is 2 angle^2 for small angles.
         nearest = 2 * thinning.angle**2
         for judge in range(int(rank.max())):

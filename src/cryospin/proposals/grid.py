@@ -11,7 +11,7 @@ from torch import Tensor
 from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import random_rotations
 from cryospin.geometry.so3_grid import rotation_grid
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import GridExpectation, Observations, Poses
 
 _FINEST_STEP_DEG = 14.5
@@ -56,13 +56,13 @@ class GridSearch:
         """
         rotations, shifts, prior = self._cells(observations)
         slices = kernels.slices(volume, grid, rotations, observations.disc)
-        probe = observations.take(torch.arange(min(_PROBE_IMAGES, len(observations.images))))
-        ladder = sharpest * 2.0 ** -torch.arange(0, 10, 1.0)
+        probe = observations.take(torch.arange(min(_PROBE_IMAGES, len(observations.images)), device=volume.device))
+        ladder = sharpest * 2.0 ** -torch.arange(0, 10, 1.0, device=volume.device)
         entropy = kernels.grid_entropies(slices, probe, shifts, prior, ladder).mean(0)
         sharpness = _interpolate(math.log(perplexity), entropy, ladder)
         sums = kernels.grid_expectation(slices, observations, shifts, prior, sharpness)
         turn, move = sums.best % len(rotations), sums.best // len(rotations)
-        best = Poses(torch.arange(len(sums.best)), rotations[turn], shifts[move])
+        best = Poses(torch.arange(len(sums.best), device=volume.device), rotations[turn], shifts[move])
         return SoftAssignment(rotations, sums, best, sharpness)
 
     def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations, count: int) -> Poses:
@@ -71,18 +71,19 @@ class GridSearch:
         slices = kernels.slices(volume, grid, rotations, observations.disc)
         scores = kernels.grid_scores(slices, observations, shifts, prior)
         chosen = scores.best.topk(min(count, len(rotations)), dim=1).indices
-        image = torch.arange(len(chosen)).repeat_interleave(chosen.shape[1])
+        image = torch.arange(len(chosen), device=volume.device).repeat_interleave(chosen.shape[1])
         return Poses(image, rotations[chosen.flatten()], shifts[scores.shift.gather(1, chosen).flatten()])
 
     def _cells(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
         """Rotations, shifts and the shifts' log-prior at the observations' frequency limit."""
         step = max(_FINEST_STEP_DEG, math.degrees(1 / observations.disc.radius))
         rotations = rotation_grid(step) @ random_rotations(1, self.generator)[0]
-        return rotations, *self.shifts(observations)
+        return rotations.to(observations.images.device), *self.shifts(observations)
 
     def shifts(self, observations: Observations) -> tuple[Tensor, Tensor]:
         """Shifts `(S, 2)` in pixels at the observations' frequency limit, moved at random, and their log-prior `(S,)`."""
-        shifts = shift_grid(self.shift_limit, observations.box / (4 * observations.disc.radius), self.generator)
+        step = observations.box / (4 * observations.disc.radius)
+        shifts = shift_grid(self.shift_limit, step, self.generator).to(observations.images.device)
         return shifts, -(shifts**2).sum(1) / (2 * self.shift_sd**2)
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cryospin.fourier import unpack
+from cryospin.fourier import CPU, unpack
 from cryospin.geometry.rotations import chordal_distance_squared, from_six_numbers, in_plane
 from cryospin.kernels.types import Observations, Poses
 from cryospin.state import State
@@ -50,18 +50,20 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images `(n, 1, 24, 24)` to rotations `(n, M, 3, 3)` and shifts `(n, M, 2)` in fractions of the box."""
-        seen = self.trunk(images)
-        out = torch.stack([branch(seen) for branch in self.branch], dim=1)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
+            seen = self.trunk(images)
+            out = torch.stack([branch(seen) for branch in self.branch], dim=1).float()
         return from_six_numbers(out[..., :6]), out[..., 6:]
 
 
 class HeadProposals:
     """An encoder with its optimiser: proposes poses for images and learns from the poses that won."""
 
-    def __init__(self, seed: int, heads: int = HEADS) -> None:
-        with torch.random.fork_rng():
+    def __init__(self, seed: int, heads: int = HEADS, device: torch.device = CPU) -> None:
+        # Drawn on the CPU, so that a seed means the same weights on every device.
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder = Encoder(heads)
+            self.encoder = Encoder(heads).to(device)
         self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=_LEARNING_RATE)
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.trained = False
@@ -84,7 +86,8 @@ class HeadProposals:
         if not self.trained:
             return
         self.encoder.load_state_dict(state["encoder"])
-        memory = {int(i): slots for i, slots in state["optimiser"].items()}
+        # The optimiser counts its steps on the CPU.
+        memory = {int(i): slots | {"step": slots["step"].cpu()} for i, slots in state["optimiser"].items()}
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": memory})
         self.generator.set_state(state["generator"])
 
@@ -92,7 +95,7 @@ class HeadProposals:
     def propose(self, observations: Observations) -> Poses:
         """Every head's pose for each image: `n * M` hypotheses, by image."""
         rotation, shift = self.encoder(encoder_input(observations))
-        image = torch.arange(len(rotation)).repeat_interleave(rotation.shape[1])
+        image = torch.arange(len(rotation), device=rotation.device).repeat_interleave(rotation.shape[1])
         return Poses(image, rotation.flatten(0, 1), shift.flatten(0, 1) * observations.box)
 
     def learn(self, observations: Observations, winners: Poses) -> Tensor:
@@ -102,8 +105,8 @@ class HeadProposals:
         with their poses, which teaches the encoder all in-plane rotations of what it has seen.
         """
         images = encoder_input(observations.take(winners.image))
-        angle = torch.rand(len(images), generator=self.generator) * (2 * math.pi)
-        move = torch.randn(len(images), 2, generator=self.generator) * _MOVE
+        angle = torch.rand(len(images), generator=self.generator).to(images.device) * (2 * math.pi)
+        move = torch.randn(len(images), 2, generator=self.generator).to(images.device) * _MOVE
         turn = in_plane(angle)
         rotation = turn @ winners.rotation
         shift = (turn[:, :2, :2] @ (winners.shift / observations.box)[..., None])[..., 0] + move
@@ -134,7 +137,7 @@ def _transform(images: Tensor, angle: Tensor, move: Tensor) -> Tensor:
     """
     box = images.shape[-1]
     # The output pixel at p shows the input at R^-1 (p - move); coordinates of an even box are centred on box // 2.
-    centre = (torch.arange(box) - box // 2) / box
+    centre = (torch.arange(box, device=images.device) - box // 2) / box
     y, x = torch.meshgrid(centre, centre, indexing="ij")
     at = torch.stack([x, y], -1)[None] - move[:, None, None]
     back = in_plane(-angle)[:, None, None, :2, :2]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import in_plane
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 
 _CHUNK = 100
@@ -27,8 +27,8 @@ def shared_views(
     slices = kernels.slices(volume, grid, turned.flatten(0, 1), observations.disc)
     scores = kernels.grid_scores(slices, observations, shifts, prior)
     best = scores.best.unflatten(1, turned.shape[:2]).argmax(2)
-    cell = best + torch.arange(len(views)) * turned.shape[1]
-    image = torch.arange(len(best)).repeat_interleave(len(views))
+    cell = best + torch.arange(len(views), device=best.device) * turned.shape[1]
+    image = torch.arange(len(best), device=best.device).repeat_interleave(len(views))
     return Poses(image, turned.flatten(0, 1)[cell.flatten()], shifts[scores.shift.gather(1, cell).flatten()])
 
 
@@ -37,7 +37,7 @@ def own_views(
 ) -> Poses:
     """The best pose of every image in each of its own views `(n, M, 3, 3)`: `n * M` hypotheses, by image."""
     parts = []
-    for rows in torch.arange(len(views)).split(_CHUNK):
+    for rows in torch.arange(len(views), device=views.device).split(_CHUNK):
         rotation, shift = _own(volume, grid, observations.take(rows), views[rows], shifts, prior, step)
         parts.append(Poses(rows.repeat_interleave(views.shape[1]), rotation.flatten(0, 1), shift.flatten(0, 1)))
     return Poses.join(parts)
@@ -56,7 +56,7 @@ def _own(
     power = (o.ctf**2 * weight * o.scale[:, None])[:, None] @ (slices.real**2 + slices.imag**2).mT
     score, shift = (2 * cross + prior[:, None]).max(1)
     best = (score - power[:, 0]).unflatten(1, (heads, turns)).argmax(2)
-    rotation = turned[torch.arange(count)[:, None], torch.arange(heads), best]
+    rotation = turned[torch.arange(count, device=best.device)[:, None], torch.arange(heads, device=best.device), best]
     chosen = shift.unflatten(1, (heads, turns)).gather(2, best[..., None])[..., 0]
     return rotation, shifts[chosen]
 
@@ -64,5 +64,5 @@ def _own(
 def _turned(views: Tensor, step: float) -> Tensor:
     """Views `(..., 3, 3)` turned all round in the plane: `(..., turns, 3, 3)`."""
     count = max(1, round(360 / step))
-    turns = in_plane(torch.arange(count) * (2 * math.pi / count))
+    turns = in_plane(torch.arange(count, device=views.device) * (2 * math.pi / count))
     return turns @ views[..., None, :, :]

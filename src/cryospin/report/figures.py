@@ -123,10 +123,10 @@ def _view_density(rotations: Tensor) -> tuple[Any, float]:
     width = math.sqrt(4 * math.pi / pixels)
 
     def density(tilt: np.ndarray, rot: np.ndarray) -> np.ndarray:
-        shape = tilt.shape
-        point = np.stack([np.sin(tilt) * np.cos(rot), np.sin(tilt) * np.sin(rot), np.cos(tilt)], axis=-1).reshape(-1, 3)
-        weight = np.exp((point @ centres.T - 1) / (0.7 * width) ** 2)
-        return ((weight @ relative) / weight.sum(1)).reshape(shape)
+        points = np.stack([np.sin(tilt) * np.cos(rot), np.sin(tilt) * np.sin(rot), np.cos(tilt)], axis=-1)
+        # Row by row: all points against all pixels would fill hundreds of megabytes.
+        weights = (np.exp((row @ centres.T - 1) / (0.7 * width) ** 2) for row in points)
+        return np.stack([(weight @ relative) / weight.sum(1) for weight in weights])
 
     return density, math.sqrt(max(0.0, excess))
 

@@ -18,7 +18,7 @@ from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid, pack, unpack
 from cryospin.geometry.rotations import random_rotations, to_relion_angles
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.optics import Optics, OpticsGroup, contrast_transfer, odd_aberration
 from cryospin.resampling import Resampler
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid, HalfDisc, grid_to_map
-from cryospin.kernels import cpu as kernels
+from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 from cryospin.state import State
 
@@ -17,14 +17,15 @@ class AccumulatedVolume:
     With data `X = C V + noise` of variance `1 / w`, the sums are `num = sum w C X` and `den = sum w C^2`; with
     a prior of power `S` on the volume, its most likely value is `num / (den + 1 / S)`.
 
-    group: rotations of the particle's point group `(order, 3, 3)`; each image is inserted at all its equivalent poses
+    group: rotations of the particle's point group `(order, 3, 3)`; each image is inserted at all its equivalent poses.
+        The sums are on its device
     """
 
     def __init__(self, grid: FourierGrid, group: Tensor | None = None) -> None:
         self.grid = grid
         self.group = torch.eye(3)[None] if group is None else group
-        self.numerator = torch.zeros(grid.shape, dtype=torch.complex64)
-        self.denominator = torch.zeros(grid.shape)
+        self.numerator = torch.zeros(grid.shape, dtype=torch.complex64, device=self.group.device)
+        self.denominator = torch.zeros(grid.shape, device=self.group.device)
 
     def state(self) -> State:
         """The sums."""
@@ -61,13 +62,13 @@ class AccumulatedVolume:
         """
         radius = self.grid.radius if radius is None else radius
         # An infinite prior precision leaves nothing of a shell.
-        precision = torch.full((self.grid.radius + 2,), torch.inf)
+        precision = self.denominator.new_full((self.grid.radius + 2,), torch.inf)
         precision[: radius + 1] = 1 / prior_power[: radius + 1].float()
-        denominator = precision.take(self.grid.nearest_shell().long()).add_(self.denominator)
+        denominator = precision.take(self.grid.nearest_shell(precision.device).long()).add_(self.denominator)
         return grid_to_map(self.numerator / denominator, self.grid, box)
 
     def shell_average(self, values: Tensor) -> Tensor:
         """Mean of a lattice quantity over each shell, float64 `(radius + 1,)`."""
-        shell = self.grid.nearest_shell().flatten()
+        shell = self.grid.nearest_shell(values.device).flatten()
         total = torch.bincount(shell, values.flatten().double(), minlength=self.grid.radius + 2)
         return (total / torch.bincount(shell, minlength=self.grid.radius + 2))[:-1]

@@ -52,8 +52,8 @@ def wiener_filtered(density: Tensor, fsc: Tensor, *, whole: bool) -> Tensor:
     if len(below):
         curve[int(below[0]) + 1 :] = 0
     curve[0] = curve[1]
-    weight = torch.cat([2 * curve / (1 + curve) if whole else curve, torch.zeros(1)])
-    shell = shell_of_voxels(density.shape[-1]).clamp(max=len(curve))
+    weight = torch.cat([2 * curve / (1 + curve) if whole else curve, curve.new_zeros(1)])
+    shell = shell_of_voxels(density.shape[-1], density.device).clamp(max=len(curve))
     return torch.fft.irfftn(torch.fft.rfftn(density) * weight[shell], s=density.shape)
 
 
@@ -77,6 +77,10 @@ class FscCurves:
     randomised: Tensor
     corrected: Tensor
 
+    def cpu(self) -> FscCurves:
+        """The same curves where files are written from."""
+        return FscCurves(self.unmasked.cpu(), self.masked.cpu(), self.randomised.cpu(), self.corrected.cpu())
+
 
 def fsc_curves(maps: tuple[Tensor, Tensor], mask: Tensor, seed: int = 0) -> FscCurves:
     """All curves of two unfiltered half maps `(d, d, d)`."""
@@ -98,7 +102,7 @@ def _unfiltered(volume: AccumulatedVolume, box: int) -> Tensor:
 def _random_phases(density: Tensor, shell: int, generator: torch.Generator) -> Tensor:
     """A map with the phases of white noise beyond a shell."""
     spectrum = torch.fft.rfftn(density)
-    noise = torch.fft.rfftn(torch.randn(density.shape, generator=generator))
+    noise = torch.fft.rfftn(torch.randn(density.shape, generator=generator).to(density.device))
     random = spectrum.abs() * noise / noise.abs().clamp_min(1e-12)
-    beyond = shell_of_voxels(density.shape[-1]) > shell
+    beyond = shell_of_voxels(density.shape[-1], density.device) > shell
     return torch.fft.irfftn(torch.where(beyond, random, spectrum), s=density.shape)

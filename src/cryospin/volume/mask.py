@@ -10,6 +10,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from cryospin.fourier import CPU
+
 EDGE = 0.06
 """Width of a mask's soft edge, as a fraction of the box."""
 
@@ -22,12 +24,12 @@ _SMALLEST_PART = 0.1
 
 
 @lru_cache(maxsize=64)
-def spherical_mask(box: int, diameter: float, edge: float = EDGE) -> Tensor:
+def spherical_mask(box: int, diameter: float, edge: float = EDGE, device: torch.device = CPU) -> Tensor:
     """A ball about the box centre with a raised-cosine edge outside it.
 
     diameter, edge: fractions of the box; returns: float32 `(box, box, box)` from 0 to 1
     """
-    x = (torch.arange(box) - box // 2) / box
+    x = (torch.arange(box, device=device) - box // 2) / box
     distance = (x[:, None, None] ** 2 + x[None, :, None] ** 2 + x**2).sqrt()
     return _falling((distance - diameter / 2) / edge)
 
@@ -41,8 +43,8 @@ def outline_mask(density: Tensor, diameter: float) -> Tensor:
     returns: float32 `(d, d, d)` from 0 to 1
     """
     box = density.shape[-1]
-    ball = spherical_mask(box, diameter)
-    smooth = ndimage.gaussian_filter((density * ball).numpy(), max(0.7, _SMOOTHING * box))
+    ball = spherical_mask(box, diameter, device=density.device)
+    smooth = ndimage.gaussian_filter((density * ball).cpu().numpy(), max(0.7, _SMOOTHING * box))
     inside = smooth > _LEVEL * np.quantile(smooth, 0.999)
     labels, count = ndimage.label(inside)
     if count == 0:
@@ -50,7 +52,7 @@ def outline_mask(density: Tensor, diameter: float) -> Tensor:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     solid = ndimage.binary_fill_holes(np.isin(labels, np.flatnonzero(sizes >= _SMALLEST_PART * sizes.max())))
-    distance = torch.from_numpy(ndimage.distance_transform_edt(~solid)).float() / box
+    distance = torch.from_numpy(ndimage.distance_transform_edt(~solid)).float().to(density.device) / box
     return _falling((distance - _MARGIN) / _SOFT) * ball
 
 

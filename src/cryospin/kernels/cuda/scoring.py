@@ -1,0 +1,257 @@
+"""Posterior of images over a grid of rotations and shifts: matrix products on tensor cores between fused kernels.
+
+A few images at a time, so that memory is bounded and their scores stay in the device's second-level cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from cryospin.kernels.cuda.interpolation import joined, parts, phase
+from cryospin.kernels.cuda.launch import BLOCK, blocks, columns, floats, launch, words
+from cryospin.kernels.types import GridExpectation, GridScores, Observations
+
+_SCORES_AT_ONCE = 1 << 23
+_CELLS = 1024
+"""Scores a program works on at a time."""
+
+
+def grid_scores(slices: Tensor, observations: Observations, shifts: Tensor, log_prior: Tensor) -> GridScores:
+    """Best log-likelihood of each image at each rotation over all shifts; see `reference.grid_scores`."""
+    size = len(observations.images), len(slices)
+    best = torch.empty(size, device=slices.device)
+    which = torch.empty(size, dtype=torch.long, device=slices.device)
+    for part in _parts(slices, observations, shifts, log_prior):
+        out = best[part.rows], which[part.rows]
+        launch(_best_kernel, (part.size, blocks(size[1], _CELLS)), *part.scored, *out, CELLS=_CELLS)
+    return GridScores(best, which)
+
+
+def grid_entropies(
+    slices: Tensor, observations: Observations, shifts: Tensor, log_prior: Tensor, sharpness: Tensor
+) -> Tensor:
+    """Entropy of each image's posterior at several sharpnesses, float32 `(n, len(sharpness))`, nats."""
+    out = torch.empty(len(observations.images), len(sharpness), device=slices.device)
+    beta = floats(sharpness)
+    for part in _parts(slices, observations, shifts, log_prior):
+        launch(_entropy_kernel, (part.size, len(beta)), *part.scored, beta, out[part.rows], CELLS=_CELLS)
+    return out
+
+
+def grid_expectation(
+    slices: Tensor, observations: Observations, shifts: Tensor, log_prior: Tensor, sharpness: float
+) -> GridExpectation:
+    """Images averaged over their posterior on the grid; see `reference.grid_expectation`."""
+    turns, count = slices.shape
+    numerator = torch.zeros(turns, 2 * count, device=slices.device)
+    denominator = torch.zeros(turns, count, device=slices.device)
+    best = torch.empty(len(observations.images), dtype=torch.long, device=slices.device)
+    for part in _parts(slices, observations, shifts, log_prior):
+        top, total = (torch.empty(part.size, device=slices.device) for _ in range(2))
+        marginal = torch.empty(part.size, turns, device=slices.device)
+        summary = float(sharpness), top, total
+        launch(_summary_kernel, (part.size,), *part.scored, *summary, best[part.rows], CELLS=_CELLS)
+        programs = part.size, blocks(turns, _CELLS)
+        launch(_posterior_kernel, programs, *part.scored, *summary, marginal, CELLS=_CELLS)
+        with tensor_cores():
+            numerator.addmm_(part.scores.T, part.moved)
+            denominator.addmm_(marginal.T, part.power)
+    return GridExpectation(torch.view_as_complex(numerator.view(turns, count, 2)), denominator, best)
+
+
+class _Part(NamedTuple):
+    """A few images against the whole grid.
+
+    rows: which images
+    moved: CTF-multiplied, weighted, shifted data, float pairs `(m * S, 2P)`
+    power: weighted squared CTF `(m, P)`
+    scores: cross terms `(m * S, G)`; penalty: the model's power `(m, G)`; prior: of each shift `(S,)`
+    """
+
+    rows: slice
+    moved: Tensor
+    power: Tensor
+    scores: Tensor
+    penalty: Tensor
+    prior: Tensor
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self.penalty)
+
+    @property
+    def scored(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
+        """What kernels make log-posteriors of, with the numbers of shifts and rotations."""
+        return self.scores, self.penalty, self.prior, len(self.prior), self.penalty.shape[1]
+
+
+def _parts(slices: Tensor, o: Observations, shifts: Tensor, log_prior: Tensor) -> Iterator[_Part]:
+    """Cross terms of all images with the grid, a few images at a time."""
+    basis = torch.view_as_real(slices.resolve_conj().contiguous()).flatten(1).T
+    strength = (slices.real**2 + slices.imag**2).T
+    prior, moves, count = floats(log_prior), floats(shifts), len(o.disc)
+    step = max(1, _SCORES_AT_ONCE // max(1, len(shifts) * len(slices)))
+    for start in range(0, len(o.images), step):
+        rows = slice(start, min(start + step, len(o.images)))
+        some = o._replace(images=o.images[rows], ctf=o.ctf[rows], group=o.group[rows], scale=o.scale[rows])
+        size = rows.stop - rows.start
+        moved = torch.empty(size * len(shifts), count, dtype=torch.complex64, device=slices.device)
+        data = (*columns(some), moves, len(moves), float(o.box), count, words(moved))
+        launch(_move_kernel, (size, blocks(count)), *data, BLOCK=BLOCK)
+        floats_of_moved = torch.view_as_real(moved).flatten(1)
+        power = (some.ctf * some.scale[:, None]) ** 2 * o.weight[some.group]
+        with tensor_cores():
+            scores, penalty = floats_of_moved @ basis, power @ strength
+        yield _Part(rows, floats_of_moved, power, scores, penalty, prior)
+
+
+@contextmanager
+def tensor_cores() -> Iterator[None]:
+    """Products of matrices with factors rounded to 11 bits (TF32) and sums in float32, here and nowhere else.
+
+    What the rounding does to a log-posterior is in docs/gpu.md.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@triton.jit
+def _move_kernel(
+    images,
+    image_stride,
+    ctf,
+    ctf_stride,
+    weight,
+    weight_stride,
+    group,
+    scale,
+    kx,
+    ky,
+    shifts,
+    shift_count,
+    box,
+    count,
+    out,
+    BLOCK: tl.constexpr,
+):
+    """Weighted, CTF-multiplied data of one image with each shift taken off."""
+    i = tl.program_id(0).to(tl.int64)
+    p = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = p < count
+    u, v = tl.load(kx + p, mask=inside, other=0.0), tl.load(ky + p, mask=inside, other=0.0)
+    h = tl.load(ctf + i * ctf_stride + p, mask=inside, other=0.0) * tl.load(scale + i)
+    h = h * tl.load(weight + tl.load(group + i) * weight_stride + p, mask=inside, other=0.0)
+    re, im = parts(tl.load(images + i * image_stride + p, mask=inside, other=0))
+    re, im = re * h, im * h
+    for s in range(shift_count):
+        sine, cosine = phase(shifts + 2 * s, box, u, v)
+        word = joined(re * cosine - im * sine, re * sine + im * cosine)
+        tl.store(out + (i * shift_count + s) * count + p, word, mask=inside)
+
+
+@triton.jit
+def _best_kernel(scores, penalty, prior, shifts, turns, best, which, CELLS: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64)
+    g = tl.program_id(1) * CELLS + tl.arange(0, CELLS)
+    inside = g < turns
+    scores += i * shifts * turns
+    top = tl.full([CELLS], float("-inf"), tl.float32)
+    where = tl.zeros([CELLS], tl.int64)
+    for s in range(shifts):
+        value = 2 * tl.load(scores + s * turns + g, mask=inside, other=0.0) + tl.load(prior + s)
+        where = tl.where(value > top, s, where)
+        top = tl.maximum(top, value)
+    tl.store(best + i * turns + g, top - tl.load(penalty + i * turns + g, mask=inside, other=0.0), mask=inside)
+    tl.store(which + i * turns + g, where, mask=inside)
+
+
+@triton.jit
+def _log_posterior(scores, penalty, prior, s, g, turns):
+    """Of cells with shift `s` and rotations `g` of one image; -inf beyond the last rotation."""
+    inside = g < turns
+    value = 2 * tl.load(scores + s * turns + g, mask=inside, other=0.0)
+    value = value - tl.load(penalty + g, mask=inside, other=0.0) + tl.load(prior + s)
+    return tl.where(inside, value, float("-inf"))
+
+
+@triton.jit
+def _highest(scores, penalty, prior, shifts, turns, CELLS: tl.constexpr):
+    """The largest log-posterior of one image and its cell."""
+    top = tl.full([CELLS], float("-inf"), tl.float32)
+    where = tl.zeros([CELLS], tl.int32)
+    for start in range(0, turns, CELLS):
+        g = start + tl.arange(0, CELLS)
+        for s in range(shifts):
+            value = _log_posterior(scores, penalty, prior, s, g, turns)
+            where = tl.where(value > top, s * turns + g, where)
+            top = tl.maximum(top, value)
+    highest = tl.max(top, 0)
+    # Of cells that tie, the first.
+    return highest, tl.min(tl.where(top == highest, where, 2147483647), 0)
+
+
+@triton.jit
+def _entropy_kernel(scores, penalty, prior, shifts, turns, sharpness, out, CELLS: tl.constexpr):
+    i, b = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    scores += i * shifts * turns
+    penalty += i * turns
+    beta = tl.load(sharpness + b)
+    top, _ = _highest(scores, penalty, prior, shifts, turns, CELLS)
+    total = tl.zeros([CELLS], tl.float32)
+    first = tl.zeros([CELLS], tl.float32)
+    for start in range(0, turns, CELLS):
+        g = start + tl.arange(0, CELLS)
+        for s in range(shifts):
+            # Below exp(-80) nothing counts, and minus infinity times nothing would not be a number.
+            x = tl.maximum(beta * (_log_posterior(scores, penalty, prior, s, g, turns) - top), -80.0)
+            e = tl.where(g < turns, tl.exp(x), 0.0)
+            total += e
+            first += e * x
+    whole = tl.sum(total, 0)
+    tl.store(out + i * tl.num_programs(1) + b, tl.log(whole) - tl.sum(first, 0) / whole)
+
+
+@triton.jit
+def _summary_kernel(scores, penalty, prior, shifts, turns, sharpness, top, total, best, CELLS: tl.constexpr):
+    """Height, cell and mass of one image's posterior."""
+    i = tl.program_id(0).to(tl.int64)
+    scores += i * shifts * turns
+    penalty += i * turns
+    highest, where = _highest(scores, penalty, prior, shifts, turns, CELLS)
+    mass = tl.zeros([CELLS], tl.float32)
+    for start in range(0, turns, CELLS):
+        g = start + tl.arange(0, CELLS)
+        for s in range(shifts):
+            mass += tl.exp(sharpness * (_log_posterior(scores, penalty, prior, s, g, turns) - highest))
+    tl.store(top + i, highest)
+    tl.store(total + i, tl.sum(mass, 0))
+    tl.store(best + i, where.to(tl.int64))
+
+
+@triton.jit
+def _posterior_kernel(scores, penalty, prior, shifts, turns, sharpness, top, total, marginal, CELLS: tl.constexpr):
+    """Turn cross terms into probabilities in place, and add them up over shifts."""
+    i = tl.program_id(0).to(tl.int64)
+    scores += i * shifts * turns
+    penalty += i * turns
+    g = tl.program_id(1) * CELLS + tl.arange(0, CELLS)
+    highest, mass = tl.load(top + i), tl.load(total + i)
+    sum_over_shifts = tl.zeros([CELLS], tl.float32)
+    for s in range(shifts):
+        value = _log_posterior(scores, penalty, prior, s, g, turns)
+        p = tl.exp(sharpness * (value - highest)) / mass
+        tl.store(scores + s * turns + g, p, mask=g < turns)
+        sum_over_shifts += p
+    tl.store(marginal + i * turns + g, sum_over_shifts, mask=g < turns)

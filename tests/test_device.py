@@ -1,0 +1,137 @@
+"""Where a run computes: how the device is chosen, and that nothing is made in the wrong place."""
+
+from __future__ import annotations
+
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cryospin import device as choosing
+from cryospin import packing, preparation, settings
+from cryospin.device import Choice, choose
+from cryospin.errors import InputError
+from cryospin.formats.volume import read_map
+from cryospin.fourier import CPU
+from cryospin.kernels import cpu, dispatch
+from cryospin.pipeline import reconstruct
+from cryospin.settings import Settings
+from cryospin.simulation import ImagingConditions, simulate
+from far_device import FAR, FAR_KERNELS, FarUpload, far_device
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A machine with one usable CUDA device."""
+    found = SimpleNamespace(name="Abacus 9000", total_memory=80 << 30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: found.name)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
+    monkeypatch.setattr(choosing.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setenv("CC", "cc")
+
+
+def test_auto_and_cuda_take_the_first_device(card):
+    for name in ("auto", "cuda", "cuda:0"):
+        device, reason = choose(name)
+        assert device == torch.device("cuda:0")
+        assert reason == "Abacus 9000, 80 GiB"
+    assert choose("cpu").device == CPU
+
+
+@pytest.mark.parametrize(
+    ("lacking", "says", "remedy"),
+    [
+        (("torch.cuda.is_available", lambda: False), "CUDA", "PyTorch|driver"),
+        (("torch.cuda.get_device_capability", lambda index: (7, 5)), "Abacus 9000 is older", "8.0"),
+        (("cryospin.device.importlib.util.find_spec", lambda name: None), "Triton is not installed", "pip install triton"),
+        (("cryospin.device._COMPILERS", ("no-such-compiler",)), "C compiler", "gcc"),
+    ],
+    ids=["no device", "an old device", "no Triton", "no compiler"],
+)
+def test_what_is_lacking_is_named_and_auto_goes_on_without(card, monkeypatch, lacking, says, remedy):
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr(*lacking)
+    with pytest.raises(InputError, match=says) as failure:
+        choose("cuda")
+    assert "or give --device cpu" in str(failure.value)
+    assert any(word in str(failure.value) for word in remedy.split("|"))
+    assert "\n" not in str(failure.value)
+    device, reason = choose("auto")
+    assert device == CPU
+    assert says in reason
+
+
+def test_a_device_that_is_not_there_is_refused(card):
+    with pytest.raises(InputError, match="only 1 CUDA device"):
+        choose("cuda:3")
+
+
+def test_another_name_is_refused():
+    for name in ("abacus", "cuda:x", "cuda:", ""):
+        with pytest.raises(InputError, match="cuda:0"):
+            choose(name)
+
+
+def test_kernels_follow_the_device():
+    assert dispatch.kernels_for(CPU) is cpu
+    assert dispatch.slices.__doc__ == dispatch.reference.slices.__doc__
+
+
+def test_tensors_on_two_devices_do_not_mix():
+    with far_device() as device:
+        a = torch.ones(3, 2, device=device)
+        assert (a + 1).device == FAR
+        assert a[torch.tensor([0, 2])].device == FAR
+        with pytest.raises(RuntimeError, match="one device"):
+            a + torch.ones(2)
+        with pytest.raises(RuntimeError, match="one device"):
+            torch.ones(3)[a[:, 0].long()]
+        with pytest.raises(TypeError, match="array"):
+            a.numpy()
+        assert a.cpu().numpy().shape == (3, 2)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, blobs):
+    """A few bright images."""
+    out = tmp_path_factory.mktemp("images")
+    simulate(blobs.density(24), 8.0, 120, out, ImagingConditions(snr=1.0, shift_sd=0.5), seed=3)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("proposals", "room", "memory", "where"),
+    [
+        ("both", True, None, "on the device"),
+        ("grid", False, None, "in memory, since the device does not hold them"),
+        ("heads", False, 0.1, "on disk, since memory does not hold them"),
+    ],
+    ids=["resident", "in memory", "on disk"],
+)
+def test_a_run_on_a_device_keeps_everything_there(images, tmp_path, monkeypatch, proposals, room, memory, where):
+    # The same steps on a device that is told from the CPU only by refusing to mix with it, and the same result.
+    monkeypatch.setattr(dispatch, "kernels_for", lambda device: FAR_KERNELS if device.type == "cuda" else cpu)
+    monkeypatch.setattr(packing, "Upload", FarUpload)
+    monkeypatch.setattr(preparation, "fits_on", lambda device, count, box: room)
+    monkeypatch.setattr("cryospin.engine.explore_grid._BATCHES", 2)
+    monkeypatch.setattr("cryospin.engine.explore_heads._EPOCHS", 2)
+    monkeypatch.setattr("cryospin.engine.explore_heads.HeadExploration.epochs", 2)
+    monkeypatch.setattr("cryospin.engine.refine.Refinement.epochs", 2)
+    # Without CUDA, PyTorch only says that there is no bfloat16 on it.
+    monkeypatch.setattr("cryospin.proposals.heads.torch.autocast", lambda *a, **k: warnings.catch_warnings())
+    chosen = {"particles": images / "particles.star", "proposals": proposals, "threads": 1, "memory": memory}
+    near = reconstruct(Settings(**chosen, out=tmp_path / "near", device="cpu"))
+    monkeypatch.setattr(settings, "choose", lambda name: Choice(FAR, "not really there"))
+    with far_device():
+        far = reconstruct(Settings(**chosen, out=tmp_path / "far", truth_poses=images / "truth.star"))
+    assert far.maps.map.device == CPU
+    assert torch.equal(far.maps.map, near.maps.map)
+    log = (tmp_path / "far" / "log.txt").read_text()
+    assert "computing on cuda:0 (not really there)" in log
+    assert f"are kept {where}\n" in log
+    assert torch.equal(read_map(tmp_path / "far" / "map.mrc")[0], read_map(tmp_path / "near" / "map.mrc")[0])
