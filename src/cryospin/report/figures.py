@@ -10,6 +10,7 @@ from typing import Any
 import healpix
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from cryospin.report.style import BLUE, FAINT, GREEN, INK, ORANGE, SKY, VERMILION, new_figure, save, tidy
@@ -22,10 +23,10 @@ _TICK_ROOM = 0.09
 def plot_fsc(
     shells_resolution_A: Sequence[float],
     curves: Mapping[str, Sequence[float]],
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     resolution_A: float | None,
-) -> None:
+) -> Figure:
     """Draw FSC curves over spatial frequency.
 
     shells_resolution_A: resolution of each shell, Å
@@ -58,7 +59,7 @@ def plot_fsc(
     axes.set_ylabel("Fourier shell correlation")
     legend = axes.legend(fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.94), framealpha=0.9, edgecolor="none")
     legend.set_zorder(20)
-    save(figure, path)
+    return save(figure, path)
 
 
 def _resolution_ticks(axes: Any, highest: float) -> None:
@@ -72,7 +73,7 @@ def _resolution_ticks(axes: Any, highest: float) -> None:
     axes.set_xticks(chosen, ["∞", *(f"{1 / k:.3g}" for k in chosen[1:])])
 
 
-def plot_orientations(rotations: Tensor, path: str | Path) -> None:
+def plot_orientations(rotations: Tensor, path: str | Path | None = None) -> Figure:
     """Draw how densely views are spread over the sphere, relative to an even spread.
 
     rotations: `(N, 3, 3)`; the third row of each is the beam in the particle's frame
@@ -98,7 +99,7 @@ def plot_orientations(rotations: Tensor, path: str | Path) -> None:
     bar.set_label("views relative to even", fontsize=9)
     bar.outline.set_visible(False)
     axes.set_title(f"{len(rotations):,} views; unevenness {unevenness:.2f} (0 is even)", fontsize=10, color=INK, pad=12)
-    save(figure, path)
+    return save(figure, path)
 
 
 def _even_ticks(highest: float) -> list[float]:
@@ -131,7 +132,7 @@ def _view_density(rotations: Tensor) -> tuple[Any, float]:
     return density, math.sqrt(max(0.0, excess))
 
 
-def plot_slices(density: Tensor, pixel_size: float, path: str | Path) -> None:
+def plot_slices(density: Tensor, pixel_size: float, path: str | Path | None = None) -> Figure:
     """Draw three central slices and three projections of a map.
 
     density: `(d, d, d)` as `[z, y, x]`; pixel_size: Å per voxel (0: unknown, no scale bar)
@@ -147,7 +148,7 @@ def plot_slices(density: Tensor, pixel_size: float, path: str | Path) -> None:
     if pixel_size > 0:
         for panel in panels[:, 0]:
             _scale_bar(panel, values.shape[0], pixel_size)
-    save(figure, path)
+    return save(figure, path)
 
 
 def _grey(axes: Any, image: np.ndarray, title: str) -> None:

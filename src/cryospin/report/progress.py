@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from cryospin.report.style import BLUE, FAINT, GREEN, INK, ORANGE, PURPLE, VERMILION, new_figure, save, tidy
@@ -17,7 +18,7 @@ Record = dict[str, Any]
 _NARROW = 20.0
 
 
-def plot_progress(records: Sequence[Record], path: str | Path) -> None:
+def plot_progress(records: Sequence[Record], path: str | Path | None = None) -> Figure:
     """Draw, over epochs, the pose change, the frequency limit and half-map resolution, and the pose error if known.
 
     records: lines of `metrics.jsonl`
@@ -42,10 +43,10 @@ def plot_progress(records: Sequence[Record], path: str | Path) -> None:
     epochs = [r["epoch"] for r in records]
     panels[-1].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     figure.align_ylabels()
-    save(figure, path)
+    return save(figure, path)
 
 
-def plot_heads(records: Sequence[Record], path: str | Path) -> None:
+def plot_heads(records: Sequence[Record], path: str | Path | None = None) -> Figure:
     """Draw, over epochs, for which share of the images each proposal won.
 
     records: lines of `metrics.jsonl`; those without `winners` are left out. `winner_names` names the proposals.
@@ -71,7 +72,7 @@ def plot_heads(records: Sequence[Record], path: str | Path) -> None:
     axes.set_ylabel("Images won (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
-    save(figure, path)
+    return save(figure, path)
 
 
 def _winner_names(records: Sequence[Record]) -> list[str]:

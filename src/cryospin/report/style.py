@@ -35,7 +35,9 @@ def tidy(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI)
+def save(figure: Figure, path: str | Path | None) -> Figure:
+    """Write a figure as PNG, whole or not at all, if there is a path; returns the figure."""
+    if path is not None:
+        with whole(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=_DPI)
+    return figure
