@@ -1,0 +1,91 @@
+"""What a finished run knows: enough to find poses of particles it never saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor
+
+from cryospin.errors import InputError
+from cryospin.formats.tensors import read_tensors
+from cryospin.formats.volume import read_map
+from cryospin.geometry.symmetry import point_group
+from cryospin.proposals.heads import HeadProposals
+from cryospin.results import RunFolder
+from cryospin.settings import Settings
+
+_ANEW = "Give a finished run's folder, or run cryospin reconstruct again"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A map, and how images of it look.
+
+    run: the folder it came from
+    density: the map `(d, d, d)`, masked and filtered
+    pixel_size: Å per voxel
+    group: point group imposed, `(order, 3, 3)`
+    invert: whether protein was dark in the run's images
+    noise: power of each shell of the images, float64 `(d // 2,)`
+    contrast: usual contrast of an image relative to the map
+    limit: last shell that poses were compared at
+    heads: trained to guess poses, or None
+    seed: of the run
+    """
+
+    run: Path
+    density: Tensor
+    pixel_size: float
+    group: Tensor
+    invert: bool
+    noise: Tensor
+    contrast: float
+    limit: int
+    heads: HeadProposals | None
+    seed: int
+
+    @classmethod
+    def of_run(cls, run: Path) -> Self:
+        """The model of a finished run; raises `InputError` where the folder is none, or its files are damaged."""
+        folder = RunFolder.open(run)
+        if not folder.finished:
+            raise InputError("is not finished", where=run, remedy=f"Continue it first: cryospin resume {run}")
+        config, measured = folder.config(), read_tensors(folder.checkpoints / "model.safetensors", _ANEW)
+        density, pixel_size = read_map(run / "map.mrc")
+        return cls(
+            run=run,
+            density=density,
+            pixel_size=pixel_size,
+            group=point_group(Settings.from_table(config | {"out": run}).imposed),
+            invert=config["invert"],
+            noise=measured["noise"],
+            contrast=float(measured["contrast"]),
+            limit=int(measured["limit"]),
+            heads=_trained_heads(folder.checkpoints / "heads.safetensors"),
+            seed=config["seed"],
+        )
+
+    @property
+    def box(self) -> int:
+        """Voxels along a side."""
+        return len(self.density)
+
+    @property
+    def size_angstrom(self) -> float:
+        """Side of the box."""
+        return self.box * self.pixel_size
+
+
+def _trained_heads(path: Path) -> HeadProposals | None:
+    """The heads that a run kept, if it had any."""
+    if not path.exists():
+        return None
+    heads = HeadProposals(0)
+    try:
+        heads.encoder.load_state_dict(read_tensors(path, _ANEW))
+    except RuntimeError as error:
+        raise InputError("does not hold the heads of this version", where=path, remedy=_ANEW) from error
+    heads.trained = True
+    return heads
