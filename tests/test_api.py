@@ -28,8 +28,8 @@ def folder(tmp_path_factory):
         assert old in code
         code = code.replace(old, new)
     code = code.replace("cryospin.reconstruct(", "cryospin.reconstruct(threads=1, particles=")
-    # The first lines reconstruct from particles that a reader has.
-    own = "cryospin.simulate('.', n=200, box=24, pixel_size=8.0)\n"
+    # The first lines reconstruct from particles that a reader has; stacks are looked for in this folder first.
+    own = "cryospin.simulate('.', n=300, box=24, pixel_size=8.0, seed=1)\n"
     script = folder / "page.py"
     script.write_text(code.replace("import cryospin\n", f"import cryospin\n{own}", 1))
     done = subprocess.run([sys.executable, script], cwd=folder, capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from cryospin.formats.volume import read_map
 from cryospin.geometry.symmetry import point_group
 from cryospin.proposals.heads import HeadProposals
 from cryospin.results import RunFolder
-from cryospin.settings import Settings
+from cryospin.settings import imposed_group
 
 _ANEW = "Give a finished run's folder, or run cryospin reconstruct again"
 
@@ -58,7 +58,7 @@ class Model:
             run=run,
             density=density,
             pixel_size=pixel_size,
-            group=point_group(Settings.from_table(config | {"out": run}).imposed),
+            group=point_group(imposed_group(config["symmetry"])),
             invert=config["invert"],
             noise=measured["noise"],
             contrast=float(measured["contrast"]),
