@@ -2,56 +2,84 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cryospin.engine.assign import Assigner
+from cryospin.engine.assign import Assigner, Trial
 from cryospin.errors import InputError
 from cryospin.formats.table import AssignedPoses
+from cryospin.geometry.symmetry import in_asymmetric_unit
 from cryospin.model import Model
+from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
+from cryospin.run import ParticlePoses
 from cryospin.selection import Selection
 from cryospin.settings import PROPOSALS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CHUNK = 20_000
 """Particles that are in memory at once."""
 
 _SAME_SIZE = 0.005
 _UNLIKE = 3.0
-"""Standard errors by which a contrast falls short that hardly any image of the same particle has."""
+"""Standard deviations by which a contrast falls short that hardly any image of the same particle has."""
+
+_ROUNDS = 50
 
 
 @dataclass(frozen=True)
 class Assignment:
     """What was found for new particles, in the order of their table.
 
-    rotation: float32 `(N, 3, 3)`; shift: float64 `(N, 2)`, displacement of the particle (x, y), Å
-    confidence: posterior probability of the pose among those that were left, `(N,)`
+    poses: in the frame of the run's map; the confidence counts both other poses and the doubt whether the image shows the
+        particle at all
     log_likelihood: of the pose, nats relative to an image without a particle, float64 `(N,)`
-    shortfall: by how many standard errors each image's contrast falls short of the run's, `(N,)`
+    shortfall: by how many standard deviations each image's contrast falls short of the run's, `(N,)`
+    trial: what the run's heads were worth for some of the images; None where they had no grid to compare with
     seconds: that finding the poses took, without reading
     """
 
-    rotation: Tensor
-    shift: Tensor
-    confidence: Tensor
-    log_likelihood: Tensor
-    shortfall: Tensor
+    poses: ParticlePoses
+    log_likelihood: np.ndarray
+    shortfall: np.ndarray
+    trial: Trial | None
     seconds: float
 
     def __len__(self) -> int:
-        return len(self.rotation)
+        return len(self.poses)
 
     @property
     def unlike(self) -> int:
         """How many images hardly resemble the map."""
         return int((self.shortfall > _UNLIKE).sum())
+
+    def plot_orientations(self, path: str | Path | None = None) -> Figure:
+        """How densely the views are spread over the sphere; written to a PNG too where a path is given."""
+        from cryospin.report.figures import plot_orientations
+
+        return plot_orientations(torch.from_numpy(self.poses.rotation), path)
+
+
+class _Part(NamedTuple):
+    """What was found for some of the particles: rotation, shift in Å, share of the pose among the modes, and as `Posed`."""
+
+    rotation: Tensor
+    shift: Tensor
+    share: Tensor
+    log_likelihood: Tensor
+    shortfall: Tensor
+    reach: Tensor
 
 
 def assign(
@@ -69,29 +97,53 @@ def assign(
 ) -> Assignment:
     """Find poses in a finished run's map and write the particle table with them to a folder.
 
-    proposals: `heads`, `grid`, or `both`: the heads first, and the grid where they leave doubt
+    proposals: `heads`, `grid`, or `both`: the heads where some images show that they serve, with the grid where they
+        leave doubt, and the grid for all if they do not
     invert: whether protein is dark in the images; None for as in the run
     reading: called with the number of images; what it returns is called with the number done since the last call
     raises: `InputError` where the run has no heads, or the particles are not imaged alike
     """
     out = Path(out)
-    if (out / "particles.star").exists():
-        raise InputError("is there already", where=out / "particles.star", remedy="Give another --out, or remove it first")
+    _refuse_if_used(out)
     if threads is not None:
         torch.set_num_threads(threads)
     model = Model.of_run(Path(run))
     _check_proposals(model, proposals)
     new = ParticleSet.load(particles, datadir, ctf, selection)
     box = _common_box(model, new)
-    assigner = Assigner(model, proposals, box)
-    progress, found = reading(len(new)), []
-    for part in _parts(new):
-        found.append(_assigned(assigner, part, box, model.invert if invert is None else invert))
-        progress(len(part))
-    result = _joined(found)
-    out.mkdir(parents=True, exist_ok=True)
-    _write(new, result, out, model.seed)
+    with _made(out):
+        assigner, progress, seconds = Assigner(model, proposals, box), reading(len(new)), 0.0
+        found: list[_Part] = []
+        for part in _parts(new):
+            packed = part.pack(box, invert=model.invert if invert is None else invert)
+            started = time.monotonic()
+            found.append(_assigned(assigner, packed))
+            seconds += time.monotonic() - started
+            progress(len(part))
+        result = _joined(found, model.seed, assigner.trial, seconds)
+        _write(new, result, out)
     return result
+
+
+def _refuse_if_used(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError("is a file, not a folder", where=out, remedy="Give another --out")
+    if (out / "particles.star").exists():
+        raise InputError("is there already", where=out / "particles.star", remedy="Give another --out, or remove it first")
+
+
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """The folder, made before work begins so that one that cannot be is told of, and taken away if nothing comes of it."""
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if new:
+            with suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def _check_proposals(model: Model, proposals: str) -> None:
@@ -123,38 +175,55 @@ def _parts(new: ParticleSet) -> Iterator[ParticleSet]:
         yield ParticleSet(new.table.take(rows), new.images.take(rows))
 
 
-def _assigned(assigner: Assigner, part: ParticleSet, box: int, invert: bool) -> Assignment:
+def _assigned(assigner: Assigner, packed: Packed) -> _Part:
     """Poses of some of the particles."""
-    packed = part.pack(box, invert=invert)
-    started = time.monotonic()
-    modes, shortfall = assigner.assign(packed.observations)
-    ranked, rank = modes.ranked()
+    posed = assigner.assign(packed.observations)
+    ranked, rank = posed.modes.ranked()
     best = ranked.take(rank == 0)
-    return Assignment(
-        rotation=best.poses.rotation,
+    return _Part(
+        rotation=in_asymmetric_unit(best.poses.rotation, assigner.model.group),
         shift=best.poses.shift.double() * packed.pixel_size,
-        confidence=ranked.responsibilities()[rank == 0],
+        share=ranked.responsibilities()[rank == 0].double(),
         log_likelihood=-best.misfit,
-        shortfall=shortfall,
-        seconds=time.monotonic() - started,
+        shortfall=posed.shortfall,
+        reach=posed.reach,
     )
 
 
-def _joined(parts: list[Assignment]) -> Assignment:
-    first, *_ = parts
-    names = ("rotation", "shift", "confidence", "log_likelihood", "shortfall")
-    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    return replace(first, **joined, seconds=sum(part.seconds for part in parts))
+def _joined(parts: list[_Part], seed: int, trial: Trial | None, seconds: float) -> Assignment:
+    found = _Part(*(torch.cat(field) for field in zip(*parts, strict=True)))
+    half = torch.randperm(len(found.rotation), generator=torch.Generator().manual_seed(seed + 3)) % 2 + 1
+    confidence = found.share * likeness(found.shortfall, found.reach)
+    poses = ParticlePoses(found.rotation.double().numpy(), found.shift.numpy(), confidence.numpy(), half.numpy())
+    return Assignment(poses, found.log_likelihood.numpy(), found.shortfall.numpy(), trial, seconds)
 
 
-def _write(new: ParticleSet, found: Assignment, out: Path, seed: int) -> None:
+def likeness(shortfall: Tensor, reach: Tensor) -> Tensor:
+    """Probability that an image shows the particle at its pose, by its contrast.
+
+    At the right pose contrasts scatter about the usual one; elsewhere an image may have any contrast from none to the
+    usual, with the same scatter. The share of images that are elsewhere follows from all of them by expectation
+    maximisation.
+
+    shortfall: standard deviations below the usual contrast, `(n,)`; reach: of an image without contrast, `(n,)`
+    """
+    # An image above the usual contrast is no less like the map for it.
+    right = torch.exp(-0.5 * shortfall.clamp_min(0) ** 2) / math.sqrt(2 * math.pi)
+    wrong = (torch.special.ndtr(shortfall) - torch.special.ndtr(shortfall - reach)) / reach.clamp_min(1)
+    share, probability = torch.tensor(0.5, dtype=shortfall.dtype), torch.ones_like(shortfall)
+    for _ in range(_ROUNDS):
+        probability = share * right / (share * right + (1 - share) * wrong).clamp_min(1e-300)
+        share = probability.mean()
+    return probability
+
+
+def _write(new: ParticleSet, found: Assignment, out: Path) -> None:
     """The particle table with poses, as a run writes it."""
-    half = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed + 3)) % 2
     poses = AssignedPoses(
-        rotation=found.rotation,
-        shift=found.shift,
-        half=half.numpy() + 1,
-        confidence=found.confidence.double().numpy(),
-        log_likelihood=found.log_likelihood.numpy(),
+        rotation=torch.from_numpy(found.poses.rotation),
+        shift=torch.from_numpy(found.poses.shift_A),
+        half=found.poses.half,
+        confidence=found.poses.confidence,
+        log_likelihood=found.log_likelihood,
     )
     new.table.source.write(out, new.table, poses)

@@ -30,6 +30,7 @@ class Model:
     invert: whether protein was dark in the run's images
     noise: power of each shell of the images, float64 `(d // 2,)`
     contrast: usual contrast of an image relative to the map
+    spread: how much the contrasts of the run's images varied, over how much noise alone would make them, 1 at least
     limit: last shell that poses were compared at
     heads: trained to guess poses, or None
     seed: of the run
@@ -42,6 +43,7 @@ class Model:
     invert: bool
     noise: Tensor
     contrast: float
+    spread: float
     limit: int
     heads: HeadProposals | None
     seed: int
@@ -52,8 +54,10 @@ class Model:
         folder = RunFolder.open(run)
         if not folder.finished:
             raise InputError("is not finished", where=run, remedy=f"Continue it first: cryospin resume {run}")
-        config, measured = folder.config(), read_tensors(folder.checkpoints / "model.safetensors", _ANEW)
+        config, measured = folder.config(), _measured(run, folder.checkpoints / "model.safetensors")
         density, pixel_size = read_map(run / "map.mrc")
+        if len(measured["noise"]) != len(density) // 2:
+            raise InputError("is not the map that the run wrote: its box is another", where=run / "map.mrc", remedy=_ANEW)
         return cls(
             run=run,
             density=density,
@@ -62,6 +66,7 @@ class Model:
             invert=config["invert"],
             noise=measured["noise"],
             contrast=float(measured["contrast"]),
+            spread=float(measured["spread"]),
             limit=int(measured["limit"]),
             heads=_trained_heads(folder.checkpoints / "heads.safetensors"),
             seed=config["seed"],
@@ -76,6 +81,20 @@ class Model:
     def size_angstrom(self) -> float:
         """Side of the box."""
         return self.box * self.pixel_size
+
+
+def _measured(run: Path, path: Path) -> dict[str, Tensor]:
+    """What the run measured of its images."""
+    if not path.exists():
+        raise InputError(
+            "keeps no model that poses of new particles could be found with",
+            where=run,
+            remedy="Give a run of the preset cryospin or search, made by this version",
+        )
+    measured = read_tensors(path, _ANEW)
+    if missing := {"noise", "contrast", "spread", "limit"} - measured.keys():
+        raise InputError(f"lacks {', '.join(sorted(missing))}", where=path, remedy=_ANEW)
+    return measured
 
 
 def _trained_heads(path: Path) -> HeadProposals | None:

@@ -59,7 +59,8 @@ class Result:
     encoder: the trained heads' weights; empty where a run had none
     evidence: what the report shows of the images
     measured: what new images of the same particle are compared with the map by: `noise` of each shell, usual `contrast`
-        relative to the map, and the last shell `limit` that poses were compared at; empty where a preset does not say
+        relative to the map and its `spread`, and the last shell `limit` that poses were compared at; empty where a preset
+        does not say
     """
 
     particles: ParticleSet
@@ -83,7 +84,7 @@ class Result:
         ranked = ranked.with_poses(ranked.poses._replace(rotation=unit), ranked.misfit)
         heads = next((p.heads for p in refinement.proposers if isinstance(p, HeadProposer)), None)
         maps, best = final_maps(refinement.sets, refinement.modes), ranked.best()
-        contrast = _usual_contrast(maps, best.to(maps.map.device), refinement)
+        contrast, spread = _usual_contrast(maps, best.to(maps.map.device), refinement)
         maps = maps.cpu()
         return cls(
             particles=particles,
@@ -107,6 +108,7 @@ class Result:
             measured={
                 "noise": refinement.sets.noise.cpu(),
                 "contrast": contrast.cpu(),
+                "spread": spread.cpu(),
                 "limit": torch.tensor(refinement.limit),
             },
         )
@@ -123,15 +125,18 @@ def resolved(problem: Problem, packed: Packed) -> dict[str, object]:
     }
 
 
-def _usual_contrast(maps: FinalMaps, best: Modes, refinement: Refinement) -> Tensor:
-    """Median contrast of some images relative to the final map, at low frequencies."""
+def _usual_contrast(maps: FinalMaps, best: Modes, refinement: Refinement) -> tuple[Tensor, Tensor]:
+    """Median contrast of some images relative to the final map, at low frequencies, and how much it varies.
+
+    The variation is a robust standard deviation in units of each image's standard error, 1 at least.
+    """
     problem = refinement.problem
     radius = min(CONTRAST_SHELL, problem.last_shell)
     rows = torch.linspace(0, len(best) - 1, min(len(best), _CONTRAST_IMAGES)).long()
     some = best.poses.take(rows.to(best.misfit.device))
     volume, grid = problem.masked_volume(maps.map, radius)
     fit = fits_of(volume, grid, refinement.sets.observations(radius), some)
-    return (fit.cross / fit.power.clamp_min(1e-9)).median()
+    return (fit.cross / fit.power.clamp_min(1e-9)).median(), fit.contrast_spread().clamp_min(1)
 
 
 RECORDS = ("log.txt", "metrics.jsonl")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
 from cryospin.cli.progress import duration, progress, say
+
+if TYPE_CHECKING:
+    from cryospin.engine.assign import Trial
 
 _INPUT, _METHOD, _MACHINE = "Input", "Method", "Machine"
 
@@ -21,7 +24,7 @@ def assign(
         str,
         typer.Option(
             metavar="heads|grid|both",
-            help="What suggests poses: the run's heads, a grid of all poses, or the grid where the heads leave doubt.",
+            help="What suggests poses: the run's heads, a grid of all poses, or whichever serves by a trial on some images.",
             rich_help_panel=_METHOD,
         ),
     ] = "both",
@@ -66,7 +69,18 @@ def assign(
             selection=Selection(first, particles_index),
             reading=reading,
         )
+    if found.trial:
+        say(_verdict(found.trial))
     rate = len(found) / max(found.seconds, 1e-9)
     say(f"{len(found):,} poses in {duration(found.seconds)} ({rate:,.0f} images a second), in {out}")
     if found.unlike:
         say(f"{found.unlike:,} images ({100 * found.unlike / len(found):.1f} %) hardly resemble the map: see the confidence")
+
+
+def _verdict(trial: Trial) -> str:
+    """What became of the heads."""
+    serve = "the heads serve, and the grid where they leave doubt" if trial.passed else "the grid serves all"
+    return (
+        f"of {trial.images} images tried, the heads settle {100 * trial.settled:.0f} %, "
+        f"{100 * trial.beaten:.0f} % of those in a wrong mode: {serve}"
+    )

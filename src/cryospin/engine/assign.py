@@ -1,11 +1,16 @@
 """Poses for images that a map was not made from, in that map.
 
-The heads guess a few views of each image, which are completed in the plane and taken to their optimum; then the
-frequency limit rises to what the map supports, while fewer and fewer modes stay in the running. Images that resemble the
-map less than the run's own did are searched for again, on a grid of all poses.
+The heads guess a few views of each image, which are completed in the plane and taken to their optimum, or a grid of all
+poses is searched; then the frequency limit rises to what the map supports, while fewer and fewer modes stay in the running.
+
+Where both may propose, some images try both first. If the heads settle most of them, and the grid finds nothing better
+for those, the heads serve all other images, and the grid only those that resemble the map less than the run's own did.
+If not, the grid serves all.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,23 +30,69 @@ _FIRST_SHELL, _GROWTH = CONTRAST_SHELL, 1.5
 _MODES = (4, 3, 2)
 """Modes that stay after the first limit, the second, and all others."""
 
-_STEPS = 2
+_STEPS, _LAST_STEPS = 2, 8
+"""At each limit, and at the last, where poses that have come to rest take none. With 2 there, every eighth pose depended on
+where the search came from by more than a quarter of its standard error."""
+
 _DOUBTFUL = 2.0
 """Standard errors that an image's contrast may fall short of the usual before its pose is doubted."""
+
+_TRIED = 500
+"""Images that heads and grid both propose for, to see what the heads are worth."""
+
+_SETTLED, _BEATEN = 0.5, 0.02
+"""Share of the images tried that the heads must leave without doubt, and of those, the most that may be in a wrong mode."""
+
+_BETTER = 3.0
+"""Nats by which another mode must win to say so."""
 
 _CONTRAST_PRIOR = 25.0
 _CONTRAST = (0.05, 3.0)
 """As in the refinement (`half_sets`): the prior on an image's contrast, nats, and its bounds relative to the usual."""
 
 
+class Posed(NamedTuple):
+    """Poses of n images.
+
+    modes: what is left of the hypotheses, ranked
+    shortfall: by how many standard deviations each image's contrast falls short of the usual, float64 `(n,)`: large where
+        the image is of something else
+    reach: the shortfall of an image without a particle, `(n,)`
+    """
+
+    modes: Modes
+    shortfall: Tensor
+    reach: Tensor
+
+
+class Trial(NamedTuple):
+    """What the heads were worth for some images.
+
+    images: how many were tried
+    settled: share of them that the heads left without doubt; beaten: share of those for which the grid found a better mode
+    """
+
+    images: int
+    settled: float
+    beaten: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the heads serve."""
+        return self.settled >= _SETTLED and self.beaten <= _BEATEN
+
+
 class Assigner:
     """Finds poses in a model's map.
 
-    proposals: `heads` guess alone, the `grid` does, or `both`: heads first, the grid for images they leave in doubt
+    proposals: `heads` guess alone, the `grid` does, or `both`: the heads where they prove themselves, or else the grid
+
+    trial: what came of letting both propose; None before, and where one is alone
     """
 
     def __init__(self, model: Model, proposals: str, box: int) -> None:
         self.model, self.box = model, box
+        self.trial: Trial | None = None
         last = min(model.limit, box // 2 - 1)
         self.limits = [min(_FIRST_SHELL, last)]
         while self.limits[-1] < last:
@@ -55,12 +106,10 @@ class Assigner:
         if proposals != "heads":
             self._proposers.append(GridProposer(grid_search))
 
-    def assign(self, observations: Observations) -> tuple[Modes, Tensor]:
+    def assign(self, observations: Observations) -> Posed:
         """Poses of all images.
 
         observations: packed images, weights still 1
-        returns: the modes left, ranked; and by how many standard errors each image's contrast falls short of the
-            usual, `(N,)`: large where the image is of something else
         """
         noise = self.model.noise[: observations.disc.radius + 1]
         usual = torch.full((len(observations.images),), self.model.contrast)
@@ -70,19 +119,43 @@ class Assigner:
             if rung == len(self.limits) - 1:
                 seen = seen._replace(scale=self._contrasts(seen, modes, rung - 1))
             modes = self._raised(seen, modes, rung)
-        best = modes.best()
-        return modes, self._shortfall(self._fit(seen, best, 0))
+        fit = self._fit(seen, modes.best(), 0)
+        return Posed(modes.ranked()[0], self._shortfall(fit), self.model.contrast * self._precision(fit))
 
     def _first(self, seen: Observations) -> Modes:
-        """Candidates at the first limit, from one proposer after another as long as there is doubt."""
-        first, *others = self._proposers
-        modes = self._searched(first, seen, torch.arange(len(seen.images)))
-        for proposer in others:
-            short = self._shortfall(self._fit(seen, modes.best(), 0))
-            doubtful = (short > _DOUBTFUL).nonzero()[:, 0]
-            if len(doubtful):
-                modes = Modes.join(modes, self._searched(proposer, seen, doubtful)).distinct(self._thinning(0))
+        """Modes at the first limit."""
+        left, found = torch.ones(len(seen.images), dtype=torch.bool), []
+        if len(self._proposers) > 1 and self.trial is None:
+            tried = torch.linspace(0, len(left) - 1, min(len(left), _TRIED)).long()
+            found.append(self._tried(seen, tried))
+            left[tried] = False
+        rows = left.nonzero()[:, 0]
+        if len(rows):
+            found.append(self._served(seen, rows))
+        return Modes.join(*found)
+
+    def _tried(self, seen: Observations, rows: Tensor) -> Modes:
+        """The best of heads and grid for some images, and how the heads stood the comparison."""
+        heads, grid = (self._searched(proposer, seen, rows) for proposer in self._proposers)
+        modes = Modes.join(heads, grid).distinct(self._thinning(0))
+        guess = heads.best()
+        settled = self._shortfall(self._fit(seen, guess, 0)) <= _DOUBTFUL
+        beaten = guess.misfit - modes.best().misfit > _BETTER
+        share = float((beaten & settled).sum() / settled.sum().clamp_min(1))
+        self.trial = Trial(len(rows), float(settled.double().mean()), share)
         return modes
+
+    def _served(self, seen: Observations, rows: Tensor) -> Modes:
+        """Modes of images from the proposer that serves, and from the grid where the heads leave doubt."""
+        first, last = self._proposers[0], self._proposers[-1]
+        if first is last or (self.trial and not self.trial.passed):
+            return self._searched(last, seen, rows)
+        modes = self._searched(first, seen, rows)
+        best = modes.best()
+        doubtful = best.poses.image[self._shortfall(self._fit(seen, best, 0)) > _DOUBTFUL]
+        if len(doubtful) == 0:
+            return modes
+        return Modes.join(modes, self._searched(last, seen, doubtful)).distinct(self._thinning(0))
 
     def _searched(self, proposer: Proposer, seen: Observations, rows: Tensor) -> Modes:
         volume, grid = self._lattices[0]
@@ -93,11 +166,12 @@ class Assigner:
         """The modes at their optimum at a higher limit."""
         volume, grid = self._lattices[rung]
         some = seen.up_to(grid.radius)
-        poses, misfit = refine_poses(volume, grid, some, modes.poses, steps=_STEPS, shift_sd=SHIFT_SD * self.box)
+        steps = _LAST_STEPS if rung == len(self.limits) - 1 else _STEPS
+        poses, misfit = refine_poses(volume, grid, some, modes.poses, steps=steps, shift_sd=SHIFT_SD * self.box)
         return modes.with_poses(poses, misfit).distinct(self._thinning(rung))
 
     def _thinning(self, rung: int) -> Thinning:
-        return Thinning.at(self.limits[rung], _MODES[min(rung, len(_MODES) - 1)])
+        return Thinning.at(self.limits[rung], _MODES[min(rung, len(_MODES) - 1)], self.model.group)
 
     def _fit(self, seen: Observations, best: Modes, rung: int) -> Fit:
         volume, grid = self._lattices[rung]
@@ -105,7 +179,11 @@ class Assigner:
 
     def _shortfall(self, fit: Fit) -> Tensor:
         contrast = fit.cross / fit.power.clamp_min(1e-9)
-        return (self.model.contrast - contrast) * (2 * fit.power).sqrt()
+        return (self.model.contrast - contrast) * self._precision(fit)
+
+    def _precision(self, fit: Fit) -> Tensor:
+        """One over the standard deviation of each image's contrast at the right pose."""
+        return (2 * fit.power).sqrt() / self.model.spread
 
     def _contrasts(self, seen: Observations, modes: Modes, rung: int) -> Tensor:
         """Contrast of each image at its best pose, held to the usual one."""
