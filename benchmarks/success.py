@@ -6,8 +6,8 @@ reconstructed from several seeds, without symmetry and with its own. A run succe
 below 0.5 within 10 % of the resolution that the true poses of the same images give. Results are written after each run, and
 runs that are in them are not repeated:
 
-    python benchmarks/success.py structures/ --simulator simulator.py --data sets/ --out success.json --seeds 0-4
-    python benchmarks/success.py --out success.json --figures docs/figures
+    python -m benchmarks.success structures/ --simulator simulator.py --data sets/ --out success.json --seeds 0-4
+    python -m benchmarks.success --out success.json --figures docs/figures
 
 The simulator is called as `simulator.py SOURCE --out DIR --n N --box B --pixel-size P --snr S --shift-sd 2 --coloured 0.5
 --junk 0.05 --seed 1`, and writes particles.star, truth.star, truth.mrc and truth.npz (`junk`: a boolean for each particle).
@@ -16,7 +16,6 @@ The simulator is called as `simulator.py SOURCE --out DIR --n N --box B --pixel-
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,9 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from structures import seeds, timed
+
+from benchmarks.measuring import evaluate, markdown, quality, reconstruct, store, stored
+from benchmarks.structures import seeds
 
 WITHIN = 1.1
 DEFAULT_VOXEL = 5.0
@@ -50,7 +51,7 @@ COLUMNS = (
 
 def main() -> None:
     arguments = parse()
-    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
+    results = stored(arguments.out)
     for source in sources(arguments.structures):
         group = source.stem.rpartition("_")[2]
         for snr in arguments.snr:
@@ -61,7 +62,7 @@ def main() -> None:
                         continue
                     folder = simulated(arguments, source, snr)
                     results.append(key | one_run(folder, group, symmetry, seed, arguments.threads))
-                    write_whole(arguments.out, json.dumps(results, indent=1))
+                    store(arguments.out, results)
                     print(as_table(results[-1:]).splitlines()[-1], flush=True)
     print(as_table(results))
     if arguments.figures:
@@ -133,27 +134,20 @@ def side_of(source: Path) -> float:
 def one_run(folder: Path, group: str, symmetry: str, seed: int, threads: int | None) -> dict:
     """Reconstruct and evaluate once."""
     with tempfile.TemporaryDirectory() as scratch:
-        run, figures = Path(scratch) / "run", Path(scratch) / "figures.json"
+        run = Path(scratch) / "run"
         cores = ["--threads", threads] if threads else []
-        command = ["reconstruct", folder / "particles.star", "--out", run, "--seed", seed, "--symmetry", symmetry, *cores]
-        seconds, memory = timed(command)
-        truth = ["--truth-map", folder / "truth.mrc", "--truth-poses", folder / "truth.star"]
-        timed(["evaluate", run, *truth, "--symmetry", group, "--json", figures])
-        measured = json.loads(figures.read_text())
-        honesty = judged(run, folder, group, measured["resolution_A"]["half_map_0_143"])
-    resolution, best = (measured[k]["fsc_0_5"] for k in ("resolution_A", "true_poses_A"))
+        cost = reconstruct(folder, run, ["--seed", seed, "--symmetry", symmetry, *cores])
+        figures = evaluate(run, folder, group)
+        measured = quality(figures)
+        half_map = figures["resolution_A"]["half_map_0_143"]
+        honesty = judged(run, folder, group, half_map)
     return {
         "date": date.today().isoformat(),
-        "seconds": seconds,
-        "memory_GiB": memory,
-        "rotation": measured["rotation_error_deg"]["median"],
-        "within_10": measured["rotation_error_deg"]["within_10"],
-        "shift_px": measured["shift_error_A"]["median_px"],
-        "fsc_0_5": resolution,
-        "true_poses": best,
-        "half_map": measured["resolution_A"]["half_map_0_143"],
-        "ratio": resolution / best,
-        "success": resolution <= WITHIN * best,
+        "seconds": cost.seconds,
+        "memory_GiB": cost.memory_GiB,
+        **measured,
+        "half_map": half_map,
+        "success": measured["ratio"] <= WITHIN,
         **honesty,
     }
 
@@ -191,23 +185,16 @@ def judged(run: Path, folder: Path, group: str, resolution: float) -> dict:
     return out
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
 def as_table(results: list[dict]) -> str:
     """Markdown: a line for each structure, symmetry and signal-to-noise ratio, and one for all."""
     cases: dict[tuple, list[dict]] = {}
     for r in sorted(results, key=lambda r: (-r["snr"], r["name"], r["symmetry"])):
         cases.setdefault((r["name"], r["symmetry"], r["snr"]), []).append(r)
-    lines = [[title for title, _ in COLUMNS], ["---"] * len(COLUMNS)]
-    for (name, symmetry, snr), runs in cases.items():
-        row = {"name": name, "symmetry": symmetry, "snr": snr, "runs": len(runs)} | summary(runs)
-        lines.append([form.format(**row) for _, form in COLUMNS])
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = [
+        {"name": name, "symmetry": symmetry, "snr": snr, "runs": len(runs)} | summary(runs)
+        for (name, symmetry, snr), runs in cases.items()
+    ]
+    text = markdown(COLUMNS, rows)
     return text + f"\n\n{sum(r['success'] for r in results)} of {len(results)} runs succeed" if len(cases) > 1 else text
 
 

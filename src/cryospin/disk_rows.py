@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor
 
 from cryospin.errors import InputError
+
+_TOUCHED = 1 << 26
+"""Bytes of rows between two releases of the pages they lie in: what is mapped counts as memory that the process takes."""
 
 
 class DiskRows:
@@ -53,14 +57,23 @@ class DiskRows:
         """Rows as a tensor in memory, or for a pair of slices the same rows cut short, still on disk."""
         if isinstance(which, tuple):
             return cast(Tensor, DiskRows(self._array[which], self._mapping))
-        rows = self._array[which.numpy() if isinstance(which, Tensor) else which]
-        out = torch.from_numpy(rows if isinstance(which, Tensor) else rows.copy())
-        self._release()
-        return out
+        rows = which.numpy() if isinstance(which, Tensor) else np.arange(*which.indices(len(self)))
+        out = np.empty((len(rows), self._array.shape[1]), self._array.dtype)
+        for part in self._parts(len(rows)):
+            out[part] = self._array[rows[part]]
+            self._release()
+        return torch.from_numpy(out)
 
     def __setitem__(self, which: Tensor, values: Tensor) -> None:
-        self._array[which.numpy()] = values.numpy()
-        self._release()
+        rows, numbers = which.numpy(), values.numpy()
+        for part in self._parts(len(rows)):
+            self._array[rows[part]] = numbers[part]
+            self._release()
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """So many rows in parts, none of which touches much of the file."""
+        most = max(1, _TOUCHED // self._array.strides[0])
+        return (slice(start, start + most) for start in range(0, count, most))
 
     def _release(self) -> None:
         """Let go of the pages that were touched; what they hold stays in the file."""
