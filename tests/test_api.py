@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import mrcfile
@@ -23,16 +26,21 @@ def folder(tmp_path_factory):
     """Where the page's code ran, on small images and one thread."""
     folder = tmp_path_factory.mktemp("api")
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
-    small = {"n=3000, box=64, pixel_size=5.0": "n=300, box=24, pixel_size=8.0", 'out="watched"': 'out="watched", first=120'}
+    small = {
+        "n=3000, box=64, pixel_size=5.0": "n=300, box=24, pixel_size=8.0",
+        'out="watched"': 'out="watched", first=120',
+        "first=500": "first=100",
+    }
     for old, new in small.items():
         assert old in code
         code = code.replace(old, new)
     code = code.replace("cryospin.reconstruct(", "cryospin.reconstruct(threads=1, particles=")
-    # The first lines reconstruct from particles that a reader has; stacks are looked for in this folder first.
-    own = "cryospin.simulate('.', n=300, box=24, pixel_size=8.0, seed=1)\n"
+    # The first lines reconstruct from particles that a reader has.
+    own = "cryospin.simulate('.', n=200, box=24, pixel_size=8.0)\n"
     script = folder / "page.py"
     script.write_text(code.replace("import cryospin\n", f"import cryospin\n{own}", 1))
-    done = subprocess.run([sys.executable, script], cwd=folder, capture_output=True, text=True, check=False)
+    own_source = os.environ | {"PYTHONPATH": str(Path(cryospin.__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], cwd=folder, env=own_source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^[\d.]+ Å, 24 voxels of 8\.00 Å$", done.stdout, re.MULTILINE)
     assert re.search(r"^refine \d+ [\d.]+ Å", done.stdout, re.MULTILINE)
@@ -50,6 +58,13 @@ def test_all_public_names_are_there():
     assert set(cryospin._PUBLIC) == set(cryospin.__all__)
     with pytest.raises(AttributeError, match="no attribute 'reconstrct'"):
         _ = cryospin.reconstrct
+
+
+def test_every_setting_can_be_given_by_its_name():
+    parameters = inspect.signature(cryospin.reconstruct).parameters
+    assert parameters.keys() - {"listener"} == {field.name for field in fields(cryospin.Settings)}
+    given = {f.name: f.default for f in fields(cryospin.Settings) if f.default is not MISSING}
+    assert {name: parameters[name].default for name in given} == given
 
 
 @pytest.mark.parametrize("name", ["map", "other_hand", "mask"])
@@ -92,6 +107,18 @@ def test_figures_are_returned_and_written_where_asked(run, name, tmp_path):
     assert list(tmp_path.iterdir()) == []
     getattr(run, name)(tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+def test_poses_of_new_particles_are_those_of_the_table(folder, run, tmp_path):
+    found = cryospin.assign(run.path, folder / "data" / "particles.star", tmp_path, proposals="grid", threads=1)
+    given = read_poses(tmp_path / "particles.star")
+    assert len(found) == 300
+    assert found.poses.rotation == pytest.approx(given.rotation.numpy(), abs=1e-5)
+    assert found.poses.shift_A == pytest.approx(given.shift.numpy(), abs=1e-4)
+    assert cryospin.load_run(run.path).poses.angles_deg.shape == found.poses.angles_deg.shape
+    # The page did it for some.
+    assert len(read_poses(folder / "assigned" / "particles.star").rotation) == 100
+    assert (folder / "assigned.png").stat().st_size > 5000
 
 
 def test_a_finished_run_is_resumed_at_once(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def reconstruct(
     mask_diameter: float | None = None,
     max_resolution: float | None = None,
     symmetry: str = "C1",
+    impose: str = "refinement",
     invert: bool | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -38,6 +40,8 @@ def reconstruct(
     particles_index: PathLike | None = None,
     recentre: bool = False,
     truth_poses: PathLike | None = None,
+    shifts: bool = True,
+    options: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
 ) -> Run:
     """Reconstruct a map from particle images whose poses nobody knows.
@@ -46,6 +50,7 @@ def reconstruct(
 
     particles: a RELION `.star`, a cryoSPARC `.cs`, or an image stack together with `ctf`
     out: folder for the results, which must not hold a run yet
+    options: numbers of `paper` and `cryoai`, as `--set` changes them
     listener: told how the run is getting on
     raises: `InputError` for anything wrong with the input; on Ctrl-C the run is saved and `resume` continues it
     """
@@ -58,6 +63,7 @@ def reconstruct(
         mask_diameter=mask_diameter,
         max_resolution=max_resolution,
         symmetry=symmetry,
+        impose=impose,
         invert=invert,
         device=device,
         threads=threads,
@@ -69,6 +75,8 @@ def reconstruct(
         particles_index=_path(particles_index),
         recentre=recentre,
         truth_poses=_path(truth_poses),
+        shifts=shifts,
+        options=dict(options or {}),
     )
     pipeline.reconstruct(settings, listener)
     return load_run(settings.out)
