@@ -1,9 +1,11 @@
 """How fast and how well `cryospin assign` poses images that a run has not seen.
 
     python benchmarks/assign.py --out assign.json
+    python benchmarks/assign.py --data FOLDER --known 2000
 
-Simulates images, reconstructs from the first of them, assigns poses to the rest, and reconstructs from all of them to see
-what a full run makes of the same rest. Every command is a process of its own; its time is from start to end.
+Takes a folder with particles.star and truth.star, or simulates images; reconstructs from the first of them, assigns poses to
+the rest, and reconstructs from all of them to see what a full run makes of the same rest. Every command is a process of its
+own; its time is from start to end.
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ import torch
 
 from cryospin.evaluation.pose_error import pose_errors
 from cryospin.formats.star import read_poses
+from cryospin.formats.table import GivenPoses
+from cryospin.run import ParticlePoses
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", default="phantom")
+    parser.add_argument("--data", type=Path, help="folder with images of known pose, instead of simulated ones")
     parser.add_argument("--known", type=int, default=3000)
     parser.add_argument("--held-out", type=int, default=5000)
     parser.add_argument("--threads", type=int, default=2)
@@ -39,36 +44,43 @@ def main() -> None:
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict:
     """Errors and times."""
-    known, total, threads = arguments.known, arguments.known + arguments.held_out, ("--threads", arguments.threads)
-    simulated = ("--n", total, "--box", 64, "--pixel-size", 5, "--snr", 0.1, "--seed", 1, "--source", arguments.source)
-    cryospin("simulate", "--out", folder / "data", *simulated)
-    particles, rest = folder / "data" / "particles.star", folder / "rest.txt"
+    data, known, threads = arguments.data or folder / "data", arguments.known, ("--threads", arguments.threads)
+    if arguments.data is None:
+        count = ("--n", known + arguments.held_out, "--seed", 1, "--source", arguments.source)
+        cryospin("simulate", "--out", data, "--box", 64, "--pixel-size", 5, "--snr", 0.1, *count)
+    true = read_poses(data / "truth.star")
+    particles, rest, total = data / "particles.star", folder / "rest.txt", len(true.rotation)
     rest.write_text("\n".join(str(i) for i in range(known, total)))
     figures = {
         "run": {"seconds": cryospin("reconstruct", particles, "--out", folder / "run", "--first", known, *threads)[0]}
     }
     figures["full run"] = {"seconds": cryospin("reconstruct", particles, "--out", folder / "full", *threads)[0]}
-    figures["run"] |= errors(folder, "run", range(known))
-    figures["full run"] |= errors(folder, "full", range(known, total))
+    figures["run"] |= errors(folder / "run", true, range(known))
+    figures["full run"] |= errors(folder / "full", true, range(known, total))
     for proposals in ("both", "heads", "grid"):
         out = folder / proposals
         line = ("assign", folder / "run", particles, "--out", out, "--particles-index", rest, "--proposals", proposals)
         seconds, told = cryospin(*line, *threads)
         rate = float(told.split("(")[1].split(" images")[0].replace(",", ""))
         figures[f"assign, {proposals}"] = {"seconds": seconds, "images a second": rate} | errors(
-            folder, proposals, range(known, total)
+            out, true, range(known, total)
         )
     return figures
 
 
-def errors(folder: Path, name: str, rows: range) -> dict:
-    """Of some images of the table, after one global turn."""
-    own, true = read_poses(folder / name / "particles.star"), read_poses(folder / "data" / "truth.star")
+def errors(folder: Path, true: GivenPoses, rows: range) -> dict:
+    """Of some images of the table, after one global turn, and the mean confidence in their poses."""
+    own = read_poses(folder / "particles.star")
+    confidence = ParticlePoses.of_table(folder / "particles.star").confidence
     at = torch.arange(rows.start, rows.stop)
     mine = at if len(own.rotation) == len(true.rotation) else torch.arange(len(rows))
     found = pose_errors(own.rotation[mine], own.shift[mine], true.rotation[at], true.shift[at])
     summary = {key: round(value, 3) for key, value in found.summary().items()}
-    return {"rotation_deg": summary, "shift_A": round(float(found.shift.median()), 3)}
+    return {
+        "rotation_deg": summary,
+        "shift_A": round(float(found.shift.median()), 3),
+        "confidence": round(float(confidence[mine].mean()), 3),
+    }
 
 
 def cryospin(*arguments: object) -> tuple[float, str]:

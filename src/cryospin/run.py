@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -57,6 +57,20 @@ class ParticlePoses:
     confidence: np.ndarray
     half: np.ndarray
 
+    @classmethod
+    def of_table(cls, path: Path) -> Self:
+        """The poses in a `particles.star` that a run or `assign` wrote."""
+        table = read_star(path)
+        assert table.poses is not None, "a run writes poses"
+        assert isinstance(table.source, StarSource), "it is a STAR file"
+        found = table.source.star.columns(table.source.block, ("rlnMaxValueProbDistribution", "rlnRandomSubset"))
+        return cls(
+            table.poses.rotation.numpy(),
+            table.poses.shift.numpy(),
+            np.array(found["rlnMaxValueProbDistribution"], dtype=np.float64),
+            np.array(found["rlnRandomSubset"], dtype=np.int64),
+        )
+
     def __len__(self) -> int:
         return len(self.rotation)
 
@@ -103,16 +117,7 @@ class Run:
     @cached_property
     def poses(self) -> ParticlePoses:
         """The pose of every particle, in the order of the input."""
-        table = read_star(self.path / "particles.star")
-        assert table.poses is not None, "a run writes poses"
-        assert isinstance(table.source, StarSource), "it is a STAR file"
-        found = table.source.star.columns(table.source.block, ("rlnMaxValueProbDistribution", "rlnRandomSubset"))
-        return ParticlePoses(
-            table.poses.rotation.numpy(),
-            table.poses.shift.numpy(),
-            np.array(found["rlnMaxValueProbDistribution"], dtype=np.float64),
-            np.array(found["rlnRandomSubset"], dtype=np.int64),
-        )
+        return ParticlePoses.of_table(self.path / "particles.star")
 
     @cached_property
     def fsc(self) -> pd.DataFrame:
