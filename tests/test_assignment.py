@@ -341,6 +341,21 @@ def test_ctrl_c_leaves_nothing_behind(run, data, tmp_path, monkeypatch, there):
     assert out.exists() == there
 
 
+def test_a_table_that_cannot_be_finished_takes_its_companion_along(run, data, tmp_path, monkeypatch):
+    """A disk that is full after the first of two tables."""
+
+    def full(self, folder, table, found):
+        (folder / "particles.cs").touch()
+        raise OSError(28, "No space left on device", str(folder / "particles.star"))
+
+    monkeypatch.setattr("cryospin.formats.star.StarSource.write", full)
+    arguments = ["assign", run, data / "particles.star", "--out", tmp_path / "out", "--threads", 1, "--first", 20]
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 2
+    assert result.stderr == f"cryospin: error: {tmp_path / 'out' / 'particles.star'}: No space left on device\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_says_how_fast_it_was(run, data, tmp_path):
     arguments = ["assign", run, data / "particles.star", "--out", tmp_path / "out", "--threads", 1, "--first", 30]
     result = CliRunner().invoke(app, [str(a) for a in arguments])

@@ -37,6 +37,8 @@ _UNLIKE = 3.0
 
 _ROUNDS = 50
 
+_WRITTEN = ("particles.star", "particles.cs")
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -128,18 +130,21 @@ def assign(
 def _refuse_if_used(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError("is a file, not a folder", where=out, remedy="Give another --out")
-    if (out / "particles.star").exists():
-        raise InputError("is there already", where=out / "particles.star", remedy="Give another --out, or remove it first")
+    for name in _WRITTEN:
+        if (out / name).exists():
+            raise InputError("is there already", where=out / name, remedy="Give another --out, or remove it first")
 
 
 @contextmanager
 def _made(out: Path) -> Iterator[None]:
-    """The folder, made before work begins so that one that cannot be is told of, and taken away if nothing comes of it."""
+    """The folder, made before work begins so that one that cannot be is told of; whatever fails leaves nothing of it."""
     new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
+        for name in _WRITTEN:
+            (out / name).unlink(missing_ok=True)
         if new:
             with suppress(OSError):
                 out.rmdir()
