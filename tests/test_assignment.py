@@ -12,7 +12,7 @@ import starfile
 import torch
 from typer.testing import CliRunner
 
-from cryospin.assignment import assign, likeness
+from cryospin.assignment import assign
 from cryospin.cli import app
 from cryospin.engine.assign import Assigner, Trial
 from cryospin.engine.candidates import GridProposer
@@ -130,9 +130,9 @@ def test_heads_that_know_nothing_leave_doubt_and_say_so(run, data, tmp_path):
     true = read_poses(data / "truth.star").rotation
     wrong = (distance_deg(torch.from_numpy(found.poses.rotation), true) > 10).numpy()
     assert found.unlike > 0.7 * wrong.sum()
-    # The confidence is the chance that a pose is right.
+    # The confidence is the chance that a pose is right, as far as 120 images tell.
     assert found.poses.confidence[wrong].mean() < 0.1
-    assert abs(found.poses.confidence.mean() - (~wrong).mean()) < 0.1
+    assert abs(found.poses.confidence.mean() - (~wrong).mean()) < 0.15
 
 
 def _knowing(data, monkeypatch, heads):
@@ -208,16 +208,15 @@ def test_mates_of_a_pose_are_one(tmp_path, particle):
     torch.testing.assert_close(in_asymmetric_unit(own, group), own)
 
 
-def test_likeness_is_the_posterior_of_a_mixture(generator):
-    reach = torch.full((4000,), 14.0, dtype=torch.float64)
-    shows = torch.rand(4000, generator=generator) < 0.7
-    scatter = torch.randn(4000, generator=generator, dtype=torch.float64)
-    elsewhere = 14 * torch.rand(4000, generator=generator, dtype=torch.float64)
-    probability = likeness(torch.where(shows, 0.0, elsewhere) + scatter, reach)
-    assert float(probability.mean()) == pytest.approx(0.7, abs=0.03)
-    for low, high in ((0.0, 0.2), (0.2, 0.8), (0.8, 1.01)):
-        some = (probability >= low) & (probability < high)
-        assert float(shows[some].double().mean()) == pytest.approx(float(probability[some].mean()), abs=0.1)
+def test_images_of_lower_contrast_are_no_less_like_the_map(run, particle, tmp_path):
+    """Half the signal power of the images that the run saw."""
+    simulate(particle.density(BOX), PIXEL, COUNT, tmp_path / "data", ImagingConditions(snr=0.1, shift_sd=1.0), seed=9)
+    found = assign(run, tmp_path / "data" / "particles.star", tmp_path / "out", proposals="grid")
+    true = read_poses(tmp_path / "data" / "truth.star").rotation
+    assert found.contrast == pytest.approx(0.5**0.5, rel=0.05)
+    assert found.unlike <= 0.05 * COUNT
+    right = distance_deg(torch.from_numpy(found.poses.rotation), true) < 10
+    assert found.poses.confidence.mean() == pytest.approx(float(right.double().mean()), abs=0.05)
 
 
 def test_chosen_rows_come_back_with_everything_a_run_writes(run, data, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cryospin.engine.assign import Assigner, Trial
+from cryospin.engine.likeness import likeness
 from cryospin.errors import InputError
 from cryospin.formats.table import AssignedPoses
 from cryospin.geometry.symmetry import in_asymmetric_unit
@@ -35,8 +35,6 @@ _SAME_SIZE = 0.005
 _UNLIKE = 3.0
 """Standard deviations by which a contrast falls short that hardly any image of the same particle has."""
 
-_ROUNDS = 50
-
 _WRITTEN = ("particles.star", "particles.cs")
 
 
@@ -47,7 +45,8 @@ class Assignment:
     poses: in the frame of the run's map; the confidence counts both other poses and the doubt whether the image shows the
         particle at all
     log_likelihood: of the pose, nats relative to an image without a particle, float64 `(N,)`
-    shortfall: by how many standard deviations each image's contrast falls short of the run's, `(N,)`
+    shortfall: by how many standard deviations each image's contrast falls short of the usual, `(N,)`
+    contrast: the usual one, relative to that of the run's images
     trial: what the run's heads were worth for some of the images; None where they had no grid to compare with
     seconds: that finding the poses took, without reading
     """
@@ -55,6 +54,7 @@ class Assignment:
     poses: ParticlePoses
     log_likelihood: np.ndarray
     shortfall: np.ndarray
+    contrast: float
     trial: Trial | None
     seconds: float
 
@@ -122,7 +122,7 @@ def assign(
             found.append(_assigned(assigner, packed))
             seconds += time.monotonic() - started
             progress(len(part))
-        result = _joined(found, model.seed, assigner.trial, seconds)
+        result = _joined(found, assigner, seconds)
         _write(new, result, out)
     return result
 
@@ -195,31 +195,20 @@ def _assigned(assigner: Assigner, packed: Packed) -> _Part:
     )
 
 
-def _joined(parts: list[_Part], seed: int, trial: Trial | None, seconds: float) -> Assignment:
+def _joined(parts: list[_Part], assigner: Assigner, seconds: float) -> Assignment:
+    model = assigner.model
     found = _Part(*(torch.cat(field) for field in zip(*parts, strict=True)))
-    half = torch.randperm(len(found.rotation), generator=torch.Generator().manual_seed(seed + 3)) % 2 + 1
+    half = torch.randperm(len(found.rotation), generator=torch.Generator().manual_seed(model.seed + 3)) % 2 + 1
     confidence = found.share * likeness(found.shortfall, found.reach)
     poses = ParticlePoses(found.rotation.double().numpy(), found.shift.numpy(), confidence.numpy(), half.numpy())
-    return Assignment(poses, found.log_likelihood.numpy(), found.shortfall.numpy(), trial, seconds)
-
-
-def likeness(shortfall: Tensor, reach: Tensor) -> Tensor:
-    """Probability that an image shows the particle at its pose, by its contrast.
-
-    At the right pose contrasts scatter about the usual one; elsewhere an image may have any contrast from none to the
-    usual, with the same scatter. The share of images that are elsewhere follows from all of them by expectation
-    maximisation.
-
-    shortfall: standard deviations below the usual contrast, `(n,)`; reach: of an image without contrast, `(n,)`
-    """
-    # An image above the usual contrast is no less like the map for it.
-    right = torch.exp(-0.5 * shortfall.clamp_min(0) ** 2) / math.sqrt(2 * math.pi)
-    wrong = (torch.special.ndtr(shortfall) - torch.special.ndtr(shortfall - reach)) / reach.clamp_min(1)
-    share, probability = torch.tensor(0.5, dtype=shortfall.dtype), torch.ones_like(shortfall)
-    for _ in range(_ROUNDS):
-        probability = share * right / (share * right + (1 - share) * wrong).clamp_min(1e-300)
-        share = probability.mean()
-    return probability
+    return Assignment(
+        poses=poses,
+        log_likelihood=found.log_likelihood.numpy(),
+        shortfall=found.shortfall.numpy(),
+        contrast=assigner.contrast / model.contrast,
+        trial=assigner.trial,
+        seconds=seconds,
+    )
 
 
 def _write(new: ParticleSet, found: Assignment, out: Path) -> None:

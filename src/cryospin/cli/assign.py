@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cryospin.engine.assign import Trial
 
 _INPUT, _METHOD, _MACHINE = "Input", "Method", "Machine"
+_AS_USUAL = 0.15
 
 
 def assign(
@@ -71,6 +72,8 @@ def assign(
         )
     if found.trial:
         say(_verdict(found.trial))
+    if abs(found.contrast - 1) > _AS_USUAL:
+        say(f"the particle's contrast in these images is {found.contrast:.2f} of that in the run's")
     rate = len(found) / max(found.seconds, 1e-9)
     say(f"{len(found):,} poses in {duration(found.seconds)} ({rate:,.0f} images a second), in {out}")
     if found.unlike:

@@ -3,9 +3,9 @@
 The heads guess a few views of each image, which are completed in the plane and taken to their optimum, or a grid of all
 poses is searched; then the frequency limit rises to what the map supports, while fewer and fewer modes stay in the running.
 
-Where both may propose, some images try both first. If the heads settle most of them, and the grid finds nothing better
-for those, the heads serve all other images, and the grid only those that resemble the map less than the run's own did.
-If not, the grid serves all.
+Some images go first. They tell the usual contrast of the set, and, where both may propose, what the heads are worth: if
+these settle most of them, and the grid finds nothing better for those, the heads serve all other images, and the grid only
+those that resemble the map less than usual. If not, the grid serves all.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cryospin.engine.candidates import GridProposer, HeadProposer, Proposer, search
+from cryospin.engine.likeness import usual_contrast
 from cryospin.engine.problem import SHIFT_LIMIT, SHIFT_SD
 from cryospin.fourier import FourierGrid, map_to_grid
 from cryospin.kernels.types import Fit, Observations
@@ -38,7 +39,7 @@ _DOUBTFUL = 2.0
 """Standard errors that an image's contrast may fall short of the usual before its pose is doubted."""
 
 _TRIED = 500
-"""Images that heads and grid both propose for, to see what the heads are worth."""
+"""Images that go first."""
 
 _SETTLED, _BEATEN = 0.5, 0.02
 """Share of the images tried that the heads must leave without doubt, and of those, the most that may be in a wrong mode."""
@@ -87,12 +88,15 @@ class Assigner:
 
     proposals: `heads` guess alone, the `grid` does, or `both`: the heads where they prove themselves, or else the grid
 
+    contrast: usual one of the images, relative to the map; the run's until some images were seen
     trial: what came of letting both propose; None before, and where one is alone
     """
 
     def __init__(self, model: Model, proposals: str, box: int) -> None:
         self.model, self.box = model, box
+        self.contrast = model.contrast
         self.trial: Trial | None = None
+        self._begun = False
         last = min(model.limit, box // 2 - 1)
         self.limits = [min(_FIRST_SHELL, last)]
         while self.limits[-1] < last:
@@ -112,37 +116,45 @@ class Assigner:
         observations: packed images, weights still 1
         """
         noise = self.model.noise[: observations.disc.radius + 1]
-        usual = torch.full((len(observations.images),), self.model.contrast)
-        seen = weighted(observations, noise)._replace(scale=usual)
+        seen = weighted(observations, noise)
         modes = self._first(seen)
+        seen = self._usual(seen)
         for rung in range(1, len(self.limits)):
             if rung == len(self.limits) - 1:
                 seen = seen._replace(scale=self._contrasts(seen, modes, rung - 1))
             modes = self._raised(seen, modes, rung)
         fit = self._fit(seen, modes.best(), 0)
-        return Posed(modes.ranked()[0], self._shortfall(fit), self.model.contrast * self._precision(fit))
+        return Posed(modes.ranked()[0], self._shortfall(fit), self.contrast * self._precision(fit))
+
+    def _usual(self, seen: Observations) -> Observations:
+        """The images, each taken to have the usual contrast."""
+        return seen._replace(scale=torch.full((len(seen.images),), self.contrast))
 
     def _first(self, seen: Observations) -> Modes:
         """Modes at the first limit."""
         left, found = torch.ones(len(seen.images), dtype=torch.bool), []
-        if len(self._proposers) > 1 and self.trial is None:
+        if not self._begun:
             tried = torch.linspace(0, len(left) - 1, min(len(left), _TRIED)).long()
-            found.append(self._tried(seen, tried))
+            found.append(self._tried(self._usual(seen), tried))
             left[tried] = False
+            self._begun = True
         rows = left.nonzero()[:, 0]
         if len(rows):
-            found.append(self._served(seen, rows))
+            found.append(self._served(self._usual(seen), rows))
         return Modes.join(*found)
 
     def _tried(self, seen: Observations, rows: Tensor) -> Modes:
-        """The best of heads and grid for some images, and how the heads stood the comparison."""
-        heads, grid = (self._searched(proposer, seen, rows) for proposer in self._proposers)
-        modes = Modes.join(heads, grid).distinct(self._thinning(0))
-        guess = heads.best()
-        settled = self._shortfall(self._fit(seen, guess, 0)) <= _DOUBTFUL
-        beaten = guess.misfit - modes.best().misfit > _BETTER
-        share = float((beaten & settled).sum() / settled.sum().clamp_min(1))
-        self.trial = Trial(len(rows), float(settled.double().mean()), share)
+        """The best that anything proposes for some images; and what they tell of contrast and heads."""
+        each = [self._searched(proposer, seen, rows) for proposer in self._proposers]
+        modes = Modes.join(*each).distinct(self._thinning(0))
+        fit = self._fit(seen, modes.best(), 0)
+        self.contrast = usual_contrast(_contrast(fit), self._precision(fit), self.model.contrast)
+        if len(each) > 1:
+            guess = each[0].best()
+            settled = self._shortfall(self._fit(seen, guess, 0)) <= _DOUBTFUL
+            beaten = guess.misfit - modes.best().misfit > _BETTER
+            share = float((beaten & settled).sum() / settled.sum().clamp_min(1))
+            self.trial = Trial(len(rows), float(settled.double().mean()), share)
         return modes
 
     def _served(self, seen: Observations, rows: Tensor) -> Modes:
@@ -178,8 +190,7 @@ class Assigner:
         return fits_of(volume, grid, seen.up_to(grid.radius), best.poses)
 
     def _shortfall(self, fit: Fit) -> Tensor:
-        contrast = fit.cross / fit.power.clamp_min(1e-9)
-        return (self.model.contrast - contrast) * self._precision(fit)
+        return (self.contrast - _contrast(fit)) * self._precision(fit)
 
     def _precision(self, fit: Fit) -> Tensor:
         """One over the standard deviation of each image's contrast at the right pose."""
@@ -187,6 +198,11 @@ class Assigner:
 
     def _contrasts(self, seen: Observations, modes: Modes, rung: int) -> Tensor:
         """Contrast of each image at its best pose, held to the usual one."""
-        fit, usual = self._fit(seen, modes.best(), rung), self.model.contrast
+        fit, usual = self._fit(seen, modes.best(), rung), self.contrast
         contrast = (fit.cross + _CONTRAST_PRIOR * usual) / (fit.power + _CONTRAST_PRIOR)
         return contrast.clamp(_CONTRAST[0] * usual, _CONTRAST[1] * usual).float()
+
+
+def _contrast(fit: Fit) -> Tensor:
+    """Each image's contrast relative to the map, `(n,)`."""
+    return fit.cross / fit.power.clamp_min(1e-9)
