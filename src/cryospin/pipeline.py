@@ -27,6 +27,7 @@ from cryospin.preparation import prepare, true_poses
 from cryospin.presets.learned import Learn
 from cryospin.report.live import watchers
 from cryospin.results import Result, RunFolder
+from cryospin.second_opinion import SecondOpinion
 from cryospin.settings import Settings
 from cryospin.stages import FIRST_SHELL, STAGES, Refine, Stage, Start, Work
 from cryospin.state import placed
@@ -103,7 +104,8 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     else:
         journal.epochs = since.epoch
         listener.note(f"continues after epoch {since.epoch}, {since.seconds:.0f} s into the run")
-        stage = (STAGES | {Learn.name: Learn})[since.stage].restored(work, placed(since.state, problem.device))
+        stages = STAGES | {Learn.name: Learn, SecondOpinion.name: SecondOpinion}
+        stage = stages[since.stage].restored(work, placed(since.state, problem.device))
     last = _to_the_end(stage, work, folder, since.step if since else 0)
     result = last.result(particles, packed)
     folder.write(result)
@@ -116,7 +118,7 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     return result
 
 
-def _to_the_end(stage: Stage, work: Work, folder: RunFolder, step: int) -> Refine | Learn:
+def _to_the_end(stage: Stage, work: Work, folder: RunFolder, step: int) -> Refine | Learn | SecondOpinion:
     """Step by step through all stages, with a checkpoint after each; Ctrl-C leaves one of the last that was finished.
 
     step: how many were taken before
@@ -124,16 +126,23 @@ def _to_the_end(stage: Stage, work: Work, folder: RunFolder, step: int) -> Refin
     checkpoints, journal, device = Checkpoints(folder.checkpoints), work.journal, str(work.problem.device)
     stage.announce()
     try:
-        while not stage.finished:
-            stage, step = stage.step(), step + 1
+        while (following := _next(stage)) is not None:
+            stage, step = following, step + 1
             records = folder.written()
             here = Checkpoint(step, journal.epochs, journal.seconds, device, stage.name, records, stage.state())
             checkpoints.offer(here)
     except KeyboardInterrupt:
         checkpoints.flush()
         raise
-    assert isinstance(stage, Refine | Learn), "no other stage is ever finished"
+    assert isinstance(stage, Refine | Learn | SecondOpinion), "no other stage is ever finished"
     return stage
+
+
+def _next(stage: Stage) -> Stage | None:
+    """What one step leads to; None at the end."""
+    if not stage.finished:
+        return stage.step()
+    return SecondOpinion.on(stage) if isinstance(stage, Refine) else None
 
 
 def _sharpness(result: Result) -> str:

@@ -17,7 +17,7 @@ from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.explore_grid import GridExploration
 from cryospin.engine.explore_heads import HeadExploration
 from cryospin.engine.half_sets import JOINED, HalfSets
-from cryospin.engine.impose import put_on_axes
+from cryospin.engine.impose import axes_in, put_on_axes
 from cryospin.engine.panel import Panel
 from cryospin.engine.problem import Problem
 from cryospin.engine.recentre import recentre
@@ -43,8 +43,10 @@ _CLEAR_IMAGES = 30.0
 FIRST_SHELL, LAST_SHELL = 9, 12
 """Frequency limits of the competition, cycles per box."""
 
-_LAST_ROUNDS = 3
-_COMPETITORS = 5000
+LAST_ROUNDS = 3
+"""The competition ends after so many rounds at its last limit."""
+
+COMPETITORS = 5000
 """At most so many images take part in the competition; the others get their poses at its end."""
 
 _ENLISTED = 10_000
@@ -159,10 +161,10 @@ class Start:
     def _judged(self) -> Tried:
         """The explored map after a first round of competition."""
         problem, journal, panel = self.work.problem, self.work.journal, self.panel
-        competitors = problem.order(panel.generator)[:_COMPETITORS].sort().values
+        competitors = problem.order(panel.generator)[:COMPETITORS].sort().values
         standing = Standing(competitors, self.exploration.map(), self.exploration.noise)
         competition = Competition(problem, standing, panel.proposers)
-        journal.expect(competition.stage, 2 + _LAST_ROUNDS)
+        journal.expect(competition.stage, 2 + LAST_ROUNDS)
         tried = Tried(panel, competition, _hold_round(competition, FIRST_SHELL, journal))
         journal.note(
             f"start {self.number + 1}: misfit {tried.loss:.1f} nats, "
@@ -173,7 +175,7 @@ class Start:
     def _after(self, tried: Tried) -> Stage:
         """A start that convinces goes on; else another one is made, or the one whose poses fit the images best goes on."""
         if tried.competition.spread < _CONVINCING:
-            return Compete(self.work, tried.panel, tried.competition, [LAST_SHELL] * _LAST_ROUNDS)
+            return Compete(self.work, tried.panel, tried.competition, [LAST_SHELL] * LAST_ROUNDS)
         starts, again = [*self.before, tried], self._worth_repeating()
         if again and len(starts) < _STARTS:
             another = Start(self.work, self.number + 1, starts)
@@ -182,7 +184,7 @@ class Start:
         best = min(starts, key=lambda start: start.loss)
         if len(starts) > 1:
             self.work.journal.note(f"no start convinced; going on with the one of misfit {best.loss:.1f} nats")
-        return Compete(self.work, best.panel, best.competition, [FIRST_SHELL, *[LAST_SHELL] * _LAST_ROUNDS])
+        return Compete(self.work, best.panel, best.competition, [FIRST_SHELL, *[LAST_SHELL] * LAST_ROUNDS])
 
     def _worth_repeating(self) -> bool:
         """Whether another start could be told from this one, and would be affordable."""
@@ -289,7 +291,7 @@ class Enlist:
         modes = self.modes.ranked()[0]
         density, poses = recentre(self.standing.density, modes.poses, problem)
         if problem.imposes_later:
-            placed = put_on_axes(density, poses, problem, self.work.settings.imposed)
+            placed = put_on_axes(density, poses, problem, axes_in(density, problem, self.work.settings.imposed))
             density, poses = placed.density, placed.poses
             journal.note(f"{self.work.settings.imposed} is imposed from here on: {describe(placed.found)}")
         half = problem.order(torch.Generator().manual_seed(self.work.settings.seed + 3)) % 2

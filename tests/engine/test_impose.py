@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cryospin.engine.impose import put_on_axes
+from cryospin.engine.impose import axes_in, put_on_axes
 from cryospin.evaluation.alignment import move_map
 from cryospin.evaluation.symmetry import self_correlation
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
@@ -27,7 +27,7 @@ def test_map_and_particles_are_turned_together(blobs, name, generator):
     mates = type(blobs)(position, blobs.width.repeat(len(point_group(name))), blobs.weight.repeat(len(point_group(name))))
     tilted = move_map(mates.density(BOX), TURN, SHIFT)
     poses = Poses(torch.arange(20), random_rotations(20, generator), torch.randn(20, 2, generator=generator))
-    placed = put_on_axes(tilted, poses, PROBLEM, name)
+    placed = put_on_axes(tilted, poses, PROBLEM, axes_in(tilted, PROBLEM, name))
     standing = self_correlation(placed.density, point_group(name)[1:], torch.zeros(3), 9)
     assert float(standing.min()) > 0.95
     grid, disc = FourierGrid(8), HalfDisc.build(8)

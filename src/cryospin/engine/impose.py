@@ -26,16 +26,20 @@ class OnAxes:
     found: Symmetry
 
 
-def put_on_axes(density: Tensor, poses: Poses, problem: Problem, name: str) -> OnAxes:
-    """Find a point group's best axes in a map and turn map and particles until they stand as `point_group` has them.
+def axes_in(density: Tensor, problem: Problem, name: str) -> Symmetry:
+    """A point group's best axes in a map `(d, d, d)`, any `d` of the problem's physical size."""
+    radius = min(problem.last_shell, density.shape[-1] // 2 - 1)
+    return find_symmetry(density * outline_mask(density, problem.mask_diameter), name, radius)
+
+
+def put_on_axes(density: Tensor, poses: Poses, problem: Problem, found: Symmetry) -> OnAxes:
+    """Turn a map and its particles until a point group's axes stand as `point_group` has them.
 
     In the map's frame a point of the particle is `x = Q y + c`, with the standard frame's `y`; so an image of `R x + t` is
     one of `R Q y + (R c + t)`.
 
-    density: `(d, d, d)`, any `d` of the problem's physical size
+    density: `(d, d, d)`, any `d` of the problem's physical size; found: the axes in it
     """
-    radius = min(problem.last_shell, density.shape[-1] // 2 - 1)
-    found = find_symmetry(density * outline_mask(density, problem.mask_diameter), name, radius)
     turn, centre = found.frame, found.centre
     moved = move_map(density, turn.T, -turn.T @ centre)
     offset = poses.rotation[:, :2].double() @ (centre * problem.box / density.shape[-1])

@@ -44,6 +44,9 @@ _AS_GOOD = 0.85
 _OF_ITS_OWN = 0.1
 """By so much must an n-fold axis' own turns beat those half-way between them, or n is not determined."""
 
+_SUSPICIOUS, _NEARLY = 0.4, 0.75
+"""A bent map of a symmetric particle still scores so much, and for the whole group this share of what a part scores."""
+
 
 @dataclass(frozen=True)
 class Symmetry:
@@ -144,6 +147,17 @@ def recognise(density: Tensor, radius: int | None = None, fsc: Tensor | None = N
     found = [find_symmetry(density, n, radius, spectra) for n in _promising(coarse)]
     expected = float(_shell_average(truth[2 : radius + 1]))
     return Candidates(tuple(sorted(found, key=lambda s: -s.score)), expected, radius)
+
+
+def suspect(density: Tensor) -> Symmetry | None:
+    """The largest group that a map might have if its poses were better, or None.
+
+    density: `(d, d, d)`, masked, at low resolution, the particle about in the middle
+    """
+    found = recognise(density, _COARSE_SHELL).found
+    least = _NEARLY * max((s.score for s in found), default=0.0)
+    likely = [s for s in found if s.score >= max(least, _SUSPICIOUS) and s.score - s.between >= _OF_ITS_OWN]
+    return max(likely, key=lambda s: (len(s.group), s.score), default=None)
 
 
 def find_symmetry(density: Tensor, name: str, radius: int | None = None, spectra: AxisSpectra | None = None) -> Symmetry:

@@ -1,0 +1,201 @@
+"""A second opinion on a map that looks symmetric though no symmetry was imposed.
+
+Poses found without symmetry may be bent: wrong by an angle that changes smoothly over the sphere of views, by which
+neighbours agree with each other and the map with all of them. Refinement hardly straightens it. In a symmetric particle it
+shows, since a bent map agrees with its turned self less than the particle does. So the poses are found again with the
+symmetry imposed, then refined without it, and both sets of poses are held against maps that their images had no part in.
+
+A particle that is only nearly symmetric keeps its first poses. Since each may have been mistaken for one of its mates, an
+image's mates then compete with it, in a map that the images whose mind is clear decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cryospin.engine.compete import Competition, Standing
+from cryospin.engine.half_sets import HalfSets
+from cryospin.engine.impose import put_on_axes
+from cryospin.engine.refine import Refinement
+from cryospin.evaluation.alignment import move_map
+from cryospin.evaluation.symmetry import Symmetry, describe, suspect
+from cryospin.fourier import resample_map
+from cryospin.geometry.symmetry import point_group
+from cryospin.kernels.types import Poses
+from cryospin.noise import weighted
+from cryospin.packing import Packed
+from cryospin.particles import ParticleSet
+from cryospin.poses.gauss_newton import fits_of
+from cryospin.poses.modes import Modes
+from cryospin.results import Result
+from cryospin.stages import COMPETITORS, LAST_ROUNDS, LAST_SHELL, STAGES, Compete, Refine, Stage, Work
+from cryospin.state import State
+
+_BOX = 2 * LAST_SHELL + 8
+"""Voxels along a side of the map that is looked at: what the competition will see of it."""
+
+_CLEARLY = 0.3
+"""Nats an image: a nearly symmetric particle whose images took sides at random fits as badly the second time as the first."""
+
+_EPOCHS_WITH_MATES = 5
+IMPOSED, RELEASED, MATES, DECIDED = "imposed", "released", "mates", "decided"
+
+
+class SecondOpinion:
+    """Poses by way of a symmetry, and a verdict on them.
+
+    first: the refinement without symmetry, finished
+    group: the point group that is suspected
+    inner: the stage that is at work on the second poses
+    mates: the group's turns in the first map `(order, 3, 3)` and, in its pixels, the point `(3,)` they are about
+    phase: what `inner` does: `IMPOSED` or `RELEASED` on the way to the second poses, `MATES` for the first ones with theirs,
+        and `DECIDED` at the end
+    """
+
+    name = "second opinion"
+
+    def __init__(self, first: Refine, group: str, mates: tuple[Tensor, Tensor], inner: Stage, phase: str) -> None:
+        self.work, self.first, self.group, self.mates = first.work, first, group, mates
+        self.inner, self.phase = inner, phase
+
+    @classmethod
+    def on(cls, first: Refine) -> SecondOpinion | None:
+        """What a finished refinement gives cause for; None where nothing looks symmetric, or a symmetry was imposed."""
+        problem, sets = first.work.problem, first.refinement.sets
+        if len(problem.group) > 1:
+            return None
+        density = resample_map(sets.combined().cpu(), min(_BOX, problem.box))
+        found = suspect(density)
+        if found is None:
+            return None
+        first.work.journal.note(
+            f"the map looks symmetric: {describe(found)}; its poses are found again with {found.name}, then without"
+        )
+        work = _imposing(first.work, found.name)
+        standing = _symmetric_start(first, found, density)
+        competition = Competition(work.problem, standing, first.panel.proposers)
+        inner = Compete(work, first.panel, competition, [LAST_SHELL] * LAST_ROUNDS)
+        inner.announce()
+        about = found.centre * problem.box / density.shape[-1]
+        mates = found.group.to(problem.device), about.float().to(problem.device)
+        return cls(first, found.name, mates, inner, IMPOSED)
+
+    @property
+    def finished(self) -> bool:
+        """See `Stage.finished`."""
+        return self.phase == DECIDED
+
+    def announce(self) -> None:
+        """See `Stage.announce`."""
+        self.inner.announce()
+
+    def step(self) -> Stage:
+        """See `Stage.step`."""
+        if not self.inner.finished:
+            self.inner = self.inner.step()
+            return self
+        assert isinstance(self.inner, Refine), "no other stage is ever finished"
+        if self.phase == IMPOSED:
+            self.inner, self.phase = self._release(self.inner), RELEASED
+        elif self.phase == RELEASED and not self._convinces(self.inner):
+            self.inner, self.phase = self._with_mates(), MATES
+        else:
+            self.phase = DECIDED
+            return self
+        self.inner.announce()
+        return self
+
+    def result(self, particles: ParticleSet, packed: Packed) -> Result:
+        """What the run comes to."""
+        assert isinstance(self.inner, Refine), "a verdict comes first"
+        return self.inner.result(particles, packed)
+
+    def state(self) -> State:
+        """See `Stage.state`."""
+        return {
+            "first": self.first.state(),
+            "group": self.group,
+            "mates": list(self.mates),
+            "inner_stage": self.inner.name,
+            "inner": self.inner.state(),
+            "phase": self.phase,
+        }
+
+    @classmethod
+    def restored(cls, work: Work, state: State) -> SecondOpinion:
+        """See `Stage.restored`."""
+        turns, about = state["mates"]
+        within = _imposing(work, state["group"]) if state["phase"] == IMPOSED else work
+        inner = STAGES[state["inner_stage"]].restored(within, state["inner"])
+        return cls(Refine.restored(work, state["first"]), state["group"], (turns, about), inner, state["phase"])
+
+    def _release(self, imposed: Refine) -> Refine:
+        """The same half-sets and poses without the symmetry."""
+        end = imposed.refinement
+        sets = HalfSets.restored(self.work.problem, end.sets.state())
+        return Refine(self.work, imposed.panel, Refinement(sets, end.modes, end.limit, imposed.panel.proposers))
+
+    def _convinces(self, second: Refine) -> bool:
+        """Whether the second poses fit the other half's map clearly better than the first do."""
+        sets = self.first.refinement.sets
+        limit = min(r.refinement.limit for r in (self.first, second))
+        before, after = (_held_out_misfit(r.refinement, sets, limit) for r in (self.first, second))
+        convinces = before - after > _CLEARLY
+        self.work.journal.note(
+            f"second opinion: misfit to the other half's map {after:.2f} nats by way of {self.group}, {before:.2f} without; "
+            + ("the second poses are kept, with no symmetry imposed" if convinces else "the first poses are kept")
+        )
+        return convinces
+
+    def _with_mates(self) -> Refine:
+        """The first refinement going on, with every image's mates among its modes."""
+        panel, before = self.first.panel, self.first.refinement
+        best = before.modes.best()
+        turned = [Modes(mate_of(best.poses, turn, self.mates[1]), best.misfit, best.source) for turn in self.mates[0][1:]]
+        refinement = Refinement(before.sets, Modes.join(before.modes, *turned), before.limit, panel.proposers)
+        refinement.done = before.epochs - _EPOCHS_WITH_MATES
+        return Refine(self.work, panel, refinement)
+
+
+def mate_of(poses: Poses, turn: Tensor, about: Tensor) -> Poses:
+    """Poses at which a map that is the same after a turn looks the same.
+
+    turn: `(3, 3)`; about: `(3,)`, the point it leaves where it is, (x, y, z) in pixels from the box centre
+    """
+    moved = (poses.rotation @ (about - turn @ about))[:, :2]
+    return Poses(poses.image, poses.rotation @ turn, poses.shift + moved)
+
+
+def _imposing(work: Work, name: str) -> Work:
+    """The same work with a point group imposed throughout."""
+    group = point_group(name).to(work.problem.device)
+    return replace(work, problem=replace(work.problem, group=group, early_group=group))
+
+
+def _symmetric_start(first: Refine, found: Symmetry, density: Tensor) -> Standing:
+    """Where a competition with the symmetry begins: the map on its axes, averaged over the group."""
+    problem, panel = first.work.problem, first.panel
+    poses = first.refinement.modes.best().poses
+    placed = put_on_axes(density, poses.to(density.device), problem, found)
+    mates = [move_map(placed.density, mate, torch.zeros(3)) for mate in point_group(found.name)]
+    competitors = problem.order(panel.generator)[:COMPETITORS].sort().values
+    return Standing(competitors, torch.stack(mates).mean(0).to(problem.device), first.refinement.sets.noise)
+
+
+def _held_out_misfit(refinement: Refinement, common: HalfSets, limit: int) -> float:
+    """Mean misfit of the images to the map that the other half gives, nats; with contrast 1 and `common`'s noise.
+
+    Each image has the pose it was given by its own half's map, so neither map nor pose was fitted to what is compared.
+    """
+    sets, best = refinement.sets, refinement.modes.best()
+    observations = weighted(sets.problem.observations.up_to(limit), common.noise)
+    total = 0.0
+    for half in (0, 1):
+        volume, grid = sets.volume(1 - half, limit)
+        poses = best.poses.take(sets.members(half, best))
+        misfit = fits_of(volume, grid, observations, poses).misfit(torch.ones(len(poses.image), device=volume.device))
+        total += float(misfit.sum())
+    return total / len(best)
