@@ -1,5 +1,6 @@
 # make demo    simulate particles, reconstruct them, compare with the truth (demo/)
-# make test    lint, type check and the quick tests
+# make test    lint, type check, the documents and the quick tests
+# make docs    the documents as a site, in site/
 # make clean   remove everything the other targets made
 #
 # TORCH chooses the PyTorch to install, PYTHON the interpreter: make demo PYTHON=python3.12 TORCH="torch>=2.4"
@@ -11,7 +12,7 @@ BIN := .venv/bin
 RUN_STAMP := .venv/.installed
 DEV_STAMP := .venv/.installed-dev
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(RUN_STAMP)
@@ -20,18 +21,21 @@ demo: $(RUN_STAMP)
 	$(BIN)/cryospin reconstruct demo/data/particles.star --out demo/run
 	$(BIN)/cryospin evaluate demo/run --truth-map demo/data/truth.mrc --truth-poses demo/data/truth.star
 
-test: lint
+test: lint docs
 	$(BIN)/python -m pytest -q
 
 test-slow: $(DEV_STAMP)
 	$(BIN)/python -m pytest -q -m slow
 
 lint: $(DEV_STAMP)
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/mypy
 
+docs: $(DEV_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf .venv demo build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv demo site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -44,5 +48,5 @@ $(RUN_STAMP): pyproject.toml | $(BIN)/python
 	touch $@
 
 $(DEV_STAMP): $(RUN_STAMP)
-	$(BIN)/python -m pip install --quiet -e ".[test,dev]"
+	$(BIN)/python -m pip install --quiet -e ".[test,dev,docs]"
 	touch $@

@@ -38,7 +38,7 @@ _BOX = 2 * LAST_SHELL + 8
 """Voxels along a side of the map that is looked at: what the competition will see of it."""
 
 _CLEARLY = 0.3
-"""Nats an image: a nearly symmetric particle whose images took sides at random fits as badly the second time as the first."""
+"""Nats an image: a nearly symmetric particle whose images took sides at random fits the second time about as badly."""
 
 _EPOCHS_WITH_MATES = 5
 IMPOSED, RELEASED, MATES, DECIDED = "imposed", "released", "mates", "decided"
@@ -136,7 +136,7 @@ class SecondOpinion:
         """The same half-sets and poses without the symmetry."""
         end = imposed.refinement
         sets = HalfSets.restored(self.work.problem, end.sets.state())
-        return Refine(self.work, imposed.panel, Refinement(sets, end.modes, end.limit, imposed.panel.proposers))
+        return Refine(self.work, imposed.panel, Refinement(sets, end.modes, end.limit, imposed.panel.rescuers))
 
     def _convinces(self, second: Refine) -> bool:
         """Whether the second poses fit the other half's map clearly better than the first do."""
@@ -155,7 +155,7 @@ class SecondOpinion:
         panel, before = self.first.panel, self.first.refinement
         best = before.modes.best()
         turned = [Modes(mate_of(best.poses, turn, self.mates[1]), best.misfit, best.source) for turn in self.mates[0][1:]]
-        refinement = Refinement(before.sets, Modes.join(before.modes, *turned), before.limit, panel.proposers)
+        refinement = Refinement(before.sets, Modes.join(before.modes, *turned), before.limit, panel.rescuers)
         refinement.done = before.epochs - _EPOCHS_WITH_MATES
         return Refine(self.work, panel, refinement)
 

@@ -297,7 +297,7 @@ class Enlist:
         half = problem.order(torch.Generator().manual_seed(self.work.settings.seed + 3)) % 2
         sets = HalfSets(problem, half, self.standing.noise, density)
         modes = modes.with_poses(poses, modes.misfit)
-        refinement = Refinement(sets, modes, min(LAST_SHELL, problem.last_shell), self.panel.proposers)
+        refinement = Refinement(sets, modes, min(LAST_SHELL, problem.last_shell), self.panel.rescuers)
         journal.note(
             f"half-sets start from one map low-passed to {problem.angstrom(refinement.limit):.1f} Å and share what is "
             f"coarser than {problem.angstrom(JOINED):.1f} Å throughout"
@@ -345,7 +345,7 @@ class Refine:
     def restored(cls, work: Work, state: State) -> Refine:
         """See `Stage.restored`."""
         panel = work.panel(state["panel"])
-        return cls(work, panel, Refinement.restored(work.problem, panel.proposers, state["refinement"]))
+        return cls(work, panel, Refinement.restored(work.problem, panel.rescuers, state["refinement"]))
 
 
 STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Start, Compete, Enlist, Refine)}

@@ -18,8 +18,10 @@ from cryospin.proposals.views import own_views, shared_views
 
 _CHUNK = 1000
 _STEPS = 3
-_GRID_SHELL = 9
-_GRID_POSES = 12
+_GRID_SHELL, _GRID_POSES = 9, 12
+_THOROUGH_SHELL, _THOROUGH_POSES = 12, 100
+"""The grid's frequency limit, and how many of its poses become candidates; the second where few images are searched for."""
+
 _STEP_DEG = 15.0
 _LEARN_BATCH, _LEARN_IMAGES = 100, 6000
 
@@ -37,15 +39,19 @@ class Proposer(Protocol):
 
 
 class GridProposer:
-    """The best poses of a low-frequency grid over all rotations and shifts."""
+    """The best poses of a low-frequency grid over all rotations and shifts.
 
-    def __init__(self, search: GridSearch) -> None:
+    thorough: for the few images whose poses are hard to find
+    """
+
+    def __init__(self, search: GridSearch, *, thorough: bool = False) -> None:
         self.search = search
         self.names = ["grid"]
+        self.shell, self.poses = (_THOROUGH_SHELL, _THOROUGH_POSES) if thorough else (_GRID_SHELL, _GRID_POSES)
 
     def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations) -> tuple[Poses, Tensor]:
         """See `Proposer.propose`."""
-        poses = self.search.propose(volume, grid, observations.up_to(_GRID_SHELL), _GRID_POSES)
+        poses = self.search.propose(volume, grid, observations.up_to(min(self.shell, grid.radius)), self.poses)
         return poses, torch.zeros_like(poses.image)
 
     def learn(self, observations: Observations, winners: Poses) -> None:

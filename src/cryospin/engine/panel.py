@@ -23,6 +23,7 @@ class Panel:
     generator: random numbers that the proposers share
     guesser: the heads, or None
     proposers: all of them, in the order their candidates are counted in
+    rescuers: the same, more thorough where they can be
     """
 
     def __init__(self, problem: Problem, explores_with: str, seed: int) -> None:
@@ -33,8 +34,11 @@ class Panel:
         if explores_with != "grid":
             views = _RANDOM_VIEWS if explores_with == "heads" else 0
             self.guesser = HeadProposer(HeadProposals(seed + 2, device=problem.device), search, random_views=views)
-        self.proposers: list[Proposer] = [] if explores_with == "heads" else [GridProposer(search)]
-        self.proposers += [self.guesser] if self.guesser else []
+        heads: list[Proposer] = [self.guesser] if self.guesser else []
+        self.proposers, self.rescuers = (
+            heads if explores_with == "heads" else [GridProposer(search, thorough=thorough), *heads]
+            for thorough in (False, True)
+        )
 
     def state(self) -> State:
         """What the proposers have learned, and where their randomness stands."""

@@ -13,9 +13,8 @@ from cryospin.engine.candidates import Proposer, search, source_names
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
-from cryospin.fourier import FourierGrid
 from cryospin.geometry.symmetry import distance_modulo_deg
-from cryospin.kernels.types import Observations
+from cryospin.kernels.types import Observations, Poses
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.state import State
@@ -28,7 +27,8 @@ _LOOK_AHEAD = 2
 _MARGIN = 6
 _GROWTH = 1.5
 _RESCUE_PASSES = (1, 3)
-_DOUBTFUL, _MOST_DOUBTFUL = 3.0, 0.1
+_RESCUE_SHELL = 12
+_DOUBTFUL, _MOST_DOUBTFUL = 3.0, 0.15
 """Images whose contrast falls short by so many standard errors are searched again, but no more than this share of them."""
 
 _STILL_DEG = 2.0
@@ -41,6 +41,7 @@ class Refinement:
     sets: the half-sets with their maps
     modes: hypotheses of every image
     limit: first frequency limit, shells
+    proposers: what suggests poses for images that have a doubtful one
     """
 
     stage = "refine"
@@ -99,37 +100,34 @@ class Refinement:
         """Gauss-Newton on the modes of one half's images; doubtful images are searched anew."""
         volume, grid = self.sets.volume(half, limit)
         own = self.modes.take(self.sets.members(half, self.modes))
-        poses, misfit = refine_poses(volume, grid, observations, own.poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
-        modes = Modes(poses, misfit, torch.full_like(own.source, len(self.names) - 1))
+        poses, source = own.poses, torch.full_like(own.source, len(self.names) - 1)
         if self.done in _RESCUE_PASSES:
-            modes = Modes.join(modes, *self._rescue(volume, grid, observations, modes.best().poses.image))
-        return modes.distinct(Thinning.at(limit, _MODES, self.problem.group))
+            found = self._rescue(half, own.best().poses.image, limit)
+            poses = Poses.join([poses, *(modes.poses for modes in found)])
+            source = torch.cat([source, *(modes.source for modes in found)])
+        poses, misfit = refine_poses(volume, grid, observations, poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
+        return Modes(poses, misfit, source).distinct(Thinning.at(limit, _MODES, self.problem.group))
 
-    def _rescue(self, volume: Tensor, grid: FourierGrid, observations: Observations, images: Tensor) -> list[Modes]:
+    def _rescue(self, half: int, images: Tensor, limit: int) -> list[Modes]:
         """New candidates for images that hardly resemble the volume at the pose they have."""
         shortfall = self.sets.shortfall[images]
         worst = shortfall.argsort(descending=True)[: int(_MOST_DOUBTFUL * len(images))]
         doubtful = images[worst[shortfall[worst] > _DOUBTFUL]].sort().values
         if len(doubtful) == 0:
             return []
-        return [
-            search(
-                self.proposers,
-                volume,
-                grid,
-                observations,
-                doubtful,
-                shift_sd=self.problem.shift_sd,
-                thinning=Thinning.at(grid.radius, _MODES, self.problem.group),
-            )
-        ]
+        shell = min(_RESCUE_SHELL, limit)
+        volume, grid = self.sets.volume(half, shell)
+        thinning = Thinning.at(shell, group=self.problem.group)
+        observations = self.sets.observations(shell)
+        shift_sd = self.problem.shift_sd
+        return [search(self.proposers, volume, grid, observations, doubtful, shift_sd=shift_sd, thinning=thinning)]
 
     def _advance(self, change: float) -> None:
         """Raise the frequency limit to what the halves support, and see whether the work is done."""
         supported = int(self.sets.resolved_shell) + _LOOK_AHEAD
         limit = max(self.limit, min(supported, int(_GROWTH * self.limit), self.problem.last_shell))
         self.done += 1
-        if limit == self.limit and change < _STILL_DEG / limit:
+        if limit == self.limit and change < _STILL_DEG / limit and self.done > max(_RESCUE_PASSES):
             self.finished = f"poses turn by {change:.2f} degrees and the half maps support no higher frequency"
         elif self.done >= self.epochs:
             self.finished = f"the bound of {self.epochs} passes"
