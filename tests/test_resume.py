@@ -73,7 +73,7 @@ def _hasty(monkeypatch):
     monkeypatch.setattr(stages, "_CONVINCING", 0.0)
     monkeypatch.setattr(stages, "_CLEAR_IMAGES", 0.0)
     monkeypatch.setattr(stages, "_STARTS", 2)
-    monkeypatch.setattr(stages, "_COMPETITORS", 60)
+    monkeypatch.setattr(stages, "COMPETITORS", 60)
     monkeypatch.setattr(stages, "_ENLISTED", 40)
     monkeypatch.setattr(refine.Refinement, "epochs", 4)
     monkeypatch.setattr(checkpoints, "SHARE", float("inf"))

@@ -19,6 +19,7 @@ from torch import Tensor
 from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.impose import put_on_axes
+from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
 from cryospin.evaluation.alignment import move_map
 from cryospin.evaluation.symmetry import Symmetry, describe, suspect
@@ -101,7 +102,7 @@ class SecondOpinion:
         if self.phase == IMPOSED:
             self.inner, self.phase = self._release(self.inner), RELEASED
         elif self.phase == RELEASED and not self._convinces(self.inner):
-            self.inner, self.phase = self._with_mates(), MATES
+            self.inner, self.phase = self._with_mates(self.inner.panel), MATES
         else:
             self.phase = DECIDED
             return self
@@ -150,9 +151,9 @@ class SecondOpinion:
         )
         return convinces
 
-    def _with_mates(self) -> Refine:
+    def _with_mates(self, panel: Panel) -> Refine:
         """The first refinement going on, with every image's mates among its modes."""
-        panel, before = self.first.panel, self.first.refinement
+        before = self.first.refinement
         best = before.modes.best()
         turned = [Modes(mate_of(best.poses, turn, self.mates[1]), best.misfit, best.source) for turn in self.mates[0][1:]]
         refinement = Refinement(before.sets, Modes.join(before.modes, *turned), before.limit, panel.rescuers)
