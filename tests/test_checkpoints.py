@@ -13,7 +13,7 @@ from cryospin.errors import InputError
 
 def at(step: int) -> Checkpoint:
     state = {"x": torch.full((3,), float(step)), "n": step}
-    return Checkpoint(step, step, 1.5 * step, "compete", {"log.txt": 10 * step}, state)
+    return Checkpoint(step, step, 1.5 * step, "cpu", "compete", {"log.txt": 10 * step}, state)
 
 
 @pytest.fixture

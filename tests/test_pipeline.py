@@ -99,7 +99,7 @@ def test_every_file_of_the_contract_is_there(run):
     assert [name for name in FILES if not (run / name).is_file()] == []
     assert list(run.glob(".*.part")) == []
     left = {p.name for p in (run / "checkpoints").iterdir()}
-    assert left == {"modes.safetensors", "heads.safetensors", "origin.json", "finished.json"}
+    assert left == {"modes.safetensors", "heads.safetensors", "model.safetensors", "origin.json", "finished.json"}
 
 
 def test_poses_are_found_from_nothing(figures):

@@ -36,6 +36,7 @@ class Checkpoint:
     """Where a run stood between two steps.
 
     step: how many were taken; epoch: the last one in the records; seconds: the run had taken so far
+    device: what was computed on
     stage: the name of the one that goes on
     written: bytes that each of the run's records held
     state: of that stage
@@ -44,6 +45,7 @@ class Checkpoint:
     step: int
     epoch: int
     seconds: float
+    device: str
     stage: str
     written: dict[str, int]
     state: State

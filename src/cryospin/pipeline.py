@@ -69,9 +69,22 @@ def resume(run: Path, listener: Listener | None = None, *, threads: int | None =
         settings = Settings.from_table((origin.settings if origin else config) | {"out": run})
         settings = replace(settings, threads=threads or settings.threads, device=device or settings.device)
         checkpoint = Checkpoints(folder.checkpoints).newest()
+        if checkpoint and device is None:
+            _refuse_another_device(checkpoint.device, settings)
         folder.cut_back(checkpoint.written if checkpoint else {})
         _run(settings, folder, listener, checkpoint)
     return True
+
+
+def _refuse_another_device(before: str, settings: Settings) -> None:
+    """Raise `InputError` where a run would go on on another kind of device than it began on."""
+    now = str(settings.computes_on.device)
+    if now != before:
+        raise InputError(
+            f"the run was computed on {before}, and --device {settings.device} means {now} here",
+            where=settings.out,
+            remedy=f"Go on where it began, or give --device {now}; the last digits of the result may then differ",
+        )
 
 
 def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Checkpoint | None = None) -> Result:
@@ -93,7 +106,7 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
         listener.note(f"continues after epoch {since.epoch}, {since.seconds:.0f} s into the run")
         stages = STAGES | {Learn.name: Learn, SecondOpinion.name: SecondOpinion}
         stage = stages[since.stage].restored(work, placed(since.state, problem.device))
-    last = _to_the_end(stage, folder, journal, since.step if since else 0)
+    last = _to_the_end(stage, work, folder, since.step if since else 0)
     result = last.result(particles, packed)
     folder.write(result)
     if settings.looks_for_symmetry:
@@ -105,18 +118,19 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     return result
 
 
-def _to_the_end(stage: Stage, folder: RunFolder, journal: Journal, step: int) -> Refine | Learn | SecondOpinion:
+def _to_the_end(stage: Stage, work: Work, folder: RunFolder, step: int) -> Refine | Learn | SecondOpinion:
     """Step by step through all stages, with a checkpoint after each; Ctrl-C leaves one of the last that was finished.
 
     step: how many were taken before
     """
-    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoints, journal, device = Checkpoints(folder.checkpoints), work.journal, str(work.problem.device)
     stage.announce()
     try:
         while (following := _next(stage)) is not None:
             stage, step = following, step + 1
-            written = folder.written()
-            checkpoints.offer(Checkpoint(step, journal.epochs, journal.seconds, stage.name, written, stage.state()))
+            records = folder.written()
+            here = Checkpoint(step, journal.epochs, journal.seconds, device, stage.name, records, stage.state())
+            checkpoints.offer(here)
     except KeyboardInterrupt:
         checkpoints.flush()
         raise

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import tomli_w
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
 from cryospin.engine.candidates import HeadProposer
@@ -26,15 +26,22 @@ from cryospin.errors import InputError
 from cryospin.evaluation.alignment import mirror
 from cryospin.evaluation.symmetry import Candidates
 from cryospin.formats.table import AssignedPoses
+from cryospin.formats.tensors import write_tensors
 from cryospin.formats.volume import write_map
 from cryospin.formats.whole import whole
 from cryospin.fourier import CPU
 from cryospin.geometry.symmetry import in_asymmetric_unit
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
+from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
 from cryospin.report.evidence import gather_evidence, write_evidence
 from cryospin.settings import Settings
+
+CONTRAST_SHELL = 12
+"""Images' contrasts are measured up to here, cycles per box."""
+
+_CONTRAST_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,9 @@ class Result:
     centre: displacements that were undone on load, `(N, 2)`, Å
     encoder: the trained heads' weights; empty where a run had none
     evidence: what the report shows of the images
+    measured: what new images of the same particle are compared with the map by: `noise` of each shell, usual `contrast`
+        relative to the map and its `spread`, and the last shell `limit` that poses were compared at; empty where a preset
+        does not say
     """
 
     particles: ParticleSet
@@ -63,6 +73,7 @@ class Result:
     centre: Tensor
     encoder: dict[str, Tensor]
     evidence: dict[str, Tensor]
+    measured: dict[str, Tensor]
 
     @classmethod
     def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
@@ -72,7 +83,9 @@ class Result:
         unit = in_asymmetric_unit(ranked.poses.rotation, problem.group.to(CPU))
         ranked = ranked.with_poses(ranked.poses._replace(rotation=unit), ranked.misfit)
         heads = next((p.heads for p in refinement.proposers if isinstance(p, HeadProposer)), None)
-        maps, best = final_maps(refinement.sets, refinement.modes).cpu(), ranked.best()
+        maps, best = final_maps(refinement.sets, refinement.modes), ranked.best()
+        contrast, spread = _usual_contrast(maps, best.to(maps.map.device), refinement)
+        maps = maps.cpu()
         return cls(
             particles=particles,
             config=settings.table() | resolved(problem, packed),
@@ -92,6 +105,12 @@ class Result:
                 group=problem.group,
                 heads=heads,
             ),
+            measured={
+                "noise": refinement.sets.noise.cpu(),
+                "contrast": contrast.cpu(),
+                "spread": spread.cpu(),
+                "limit": torch.tensor(refinement.limit),
+            },
         )
 
 
@@ -104,6 +123,20 @@ def resolved(problem: Problem, packed: Packed) -> dict[str, object]:
         "max_resolution_A": problem.angstrom(problem.last_shell),
         "invert": packed.inverted,
     }
+
+
+def _usual_contrast(maps: FinalMaps, best: Modes, refinement: Refinement) -> tuple[Tensor, Tensor]:
+    """Median contrast of some images relative to the final map, at low frequencies, and how much it varies.
+
+    The variation is a robust standard deviation in units of each image's standard error, 1 at least.
+    """
+    problem = refinement.problem
+    radius = min(CONTRAST_SHELL, problem.last_shell)
+    rows = torch.linspace(0, len(best) - 1, min(len(best), _CONTRAST_IMAGES)).long()
+    some = best.poses.take(rows.to(best.misfit.device))
+    volume, grid = problem.masked_volume(maps.map, radius)
+    fit = fits_of(volume, grid, refinement.sets.observations(radius), some)
+    return (fit.cross / fit.power.clamp_min(1e-9)).median(), fit.contrast_spread().clamp_min(1)
 
 
 RECORDS = ("log.txt", "metrics.jsonl")
@@ -240,9 +273,10 @@ class RunFolder:
         self._write_fsc(result.maps)
         self._write_particles(result)
         self._write_modes(result)
+        if result.measured:
+            write_tensors(self.checkpoints / "model.safetensors", result.measured)
         if result.encoder:
-            with whole(self.path / "checkpoints" / "heads.safetensors") as temporary:
-                save_file(result.encoder, temporary)
+            write_tensors(self.checkpoints / "heads.safetensors", result.encoder)
         self._write_text("config.toml", tomli_w.dumps(result.config))
         write_evidence(self.path, result.evidence)
         write_report(self.path)
@@ -272,17 +306,8 @@ class RunFolder:
     def _write_modes(self, result: Result) -> None:
         """Every pose that was still in the running, with its misfit."""
         modes = result.competing
-        with whole(self.path / "checkpoints" / "modes.safetensors") as temporary:
-            save_file(
-                {
-                    "image": modes.poses.image.contiguous(),
-                    "rotation": modes.poses.rotation.contiguous(),
-                    "shift": modes.poses.shift.contiguous(),
-                    "misfit": modes.misfit.contiguous(),
-                    "half": result.half.contiguous(),
-                },
-                temporary,
-            )
+        found = {**modes.poses._asdict(), "misfit": modes.misfit, "half": result.half}
+        write_tensors(self.checkpoints / "modes.safetensors", found)
 
     def _append(self, name: str, line: str) -> None:
         with (self.path / name).open("a", encoding="utf-8", errors="surrogateescape") as handle:

@@ -26,6 +26,12 @@ AUTO = "auto"
 """What `--symmetry` is where the point group is not known."""
 
 
+def imposed_group(symmetry: str) -> str:
+    """The point group that a value of `--symmetry` imposes."""
+    name = symmetry.strip().upper()
+    return "C1" if name == AUTO.upper() else name
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything a user may choose about a reconstruction.
@@ -133,7 +139,7 @@ class Settings:
     @property
     def imposed(self) -> str:
         """The point group that is imposed."""
-        return "C1" if self.symmetry.strip().lower() == AUTO else self.symmetry.strip().upper()
+        return imposed_group(self.symmetry)
 
     @property
     def looks_for_symmetry(self) -> bool:

@@ -158,3 +158,17 @@ def test_help_names_every_command():
     assert result.exit_code == 0
     for command in ("simulate", "check", "reconstruct", "evaluate", "report", "watch", "doctor"):
         assert command in result.output
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_taught_to_complete_commands(shell, monkeypatch):
+    shown = CliRunner().invoke(app, ["--show-completion", shell], prog_name="cryospin")
+    assert shown.exit_code == 0
+    assert "_CRYOSPIN_COMPLETE" in shown.stdout
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "cryospin ass")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    monkeypatch.setenv("COMP_WORDS", "cryospin ass")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    completed = CliRunner().invoke(app, [], prog_name="cryospin", env={"_CRYOSPIN_COMPLETE": f"complete_{shell}"})
+    assert "assign" in completed.stdout
+    assert "reconstruct" not in completed.stdout

@@ -41,10 +41,39 @@ def test_names_relative_to_the_table_are_found(project):
 
 
 def test_names_relative_to_the_working_folder_are_found(project, monkeypatch):
+    away = project.parent.parent / "elsewhere" / "moved.star"
+    with pytest.raises(InputError, match="not found"):
+        find("Extract/job002/m1.mrcs", away)
     monkeypatch.chdir(project)
-    assert find("Extract/job002/m1.mrcs", Path("elsewhere.star")) == Path("Extract/job002/m1.mrcs")
+    assert find("Extract/job002/m1.mrcs", away) == Path("Extract/job002/m1.mrcs")
+    assert find("Extract/job002/m1.mrcs", Path("here.star")).is_file()
     monkeypatch.chdir(project / "Refine3D" / "job007")
     assert find("Extract/job002/m1.mrcs", Path("run_data.star")).is_file()
+
+
+@pytest.mark.parametrize("own", ["elsewhere/stack.mrcs", "stack.mrcs"])
+def test_what_belongs_to_the_table_comes_before_a_namesake_in_the_working_folder(project, own, monkeypatch):
+    """Beside the table or in a folder above it; the namesake is told of, once."""
+    mine, table = project.parent.parent / own, project.parent.parent / "elsewhere" / "particles.star"
+    touch(mine, mine.with_name("second.mrcs"), project / "stack.mrcs", project / "second.mrcs")
+    monkeypatch.chdir(project)
+    finder = StackFinder(table)
+    assert finder.find("stack.mrcs") == mine
+    assert finder.find("second.mrcs") == mine.with_name("second.mrcs")
+    assert finder.rivals == [(mine, project / "stack.mrcs")]
+
+
+def test_the_same_file_by_two_ways_has_no_rival(project, monkeypatch):
+    monkeypatch.chdir(project)
+    finder = StackFinder(project / "Refine3D" / "job007" / "run_data.star")
+    finder.find("Extract/job002/m1.mrcs")
+    assert finder.rivals == []
+
+
+def test_a_stack_given_in_place_of_a_table_is_itself(project, monkeypatch):
+    monkeypatch.chdir(project)
+    touch(project / "sub" / "s.mrcs", project / "sub" / "sub" / "s.mrcs")
+    assert find("sub/s.mrcs", Path("sub/s.mrcs")) == Path("sub/s.mrcs")
 
 
 def test_a_table_reached_through_a_link_is_looked_around_where_it_really_is(project):

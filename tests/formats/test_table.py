@@ -86,6 +86,18 @@ def test_stacks_are_found_under_datadir(located, tmp_path):
     assert [s.path for s in where.stacks] == [other / "a.mrcs", other / "b.mrcs"]
 
 
+def test_a_namesake_in_the_current_folder_is_not_read_and_warned_of(located, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    write_stack(other / "a.mrcs", torch.zeros(2, 16, 16), 1.5)
+    monkeypatch.chdir(other)
+    where = located.locate(None, findings := Findings())
+    assert read_images(where, np.arange(1))[0, 0, 0] == 97.0
+    (finding,) = findings
+    assert finding.severity == Severity.warning
+    assert str(finding).startswith(f"{located.path}: stack {tmp_path / 'a.mrcs'} is read, not {other / 'a.mrcs'} in the ")
+
+
 def test_missing_stacks_are_one_error(located, tmp_path):
     (tmp_path / "a.mrcs").unlink()
     where = located.locate(None, findings := Findings())

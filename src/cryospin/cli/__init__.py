@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cryospin.cli import check, doctor, evaluate, reconstruct, report, resume, simulate, watch
+from cryospin.cli import assign, check, doctor, evaluate, reconstruct, report, resume, simulate, watch
 from cryospin.cli.failing import told_in_one_line
 
 # Threads that wait for work should sleep: spinning ones steal the cores from this program's own kernels and from whatever
@@ -29,7 +29,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Ab-initio reconstruction of single-particle cryo-EM images.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -58,6 +57,7 @@ app.command("simulate")(simulate.simulate)
 app.command("check")(check.check)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("resume")(resume.resume)
+app.command("assign")(assign.assign)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("watch")(watch.watch)

@@ -19,7 +19,8 @@ def resume(
         typer.Option(help="Cores to use; those the run began with by default. Others may change the last digits."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(metavar="auto|cpu", help="What to compute on; what the run began with by default.")
+        str | None,
+        typer.Option(metavar="auto|cpu|cuda|cuda:N", help="What to compute on; what the run began with by default."),
     ] = None,
 ) -> None:
     """Continue a run where it stopped, whatever stopped it.

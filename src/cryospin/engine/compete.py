@@ -29,7 +29,6 @@ from cryospin.volume.accumulated import AccumulatedVolume
 _PASSES = 4
 _STEPS = 2
 _CLEAR_LEAD = 3.0
-_MAD_TO_SD = 1.4826
 
 
 @dataclass
@@ -166,5 +165,4 @@ class Competition:
     def _contrast_spread(self, observations: Observations, poses: Poses, radius: int) -> float:
         """Robust standard deviation of the contrasts in units of their standard error."""
         volume, grid = self.problem.masked_volume(self.standing.density, radius)
-        deviation = fits_of(volume, grid, observations, poses).contrast_deviation()
-        return float(_MAD_TO_SD * deviation.abs().median())
+        return float(fits_of(volume, grid, observations, poses).contrast_spread())

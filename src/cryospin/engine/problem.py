@@ -14,7 +14,7 @@ from cryospin.noise import estimate_spectra, information, weighted
 from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.mask import spherical_mask
 
-_SHIFT_SD, _SHIFT_LIMIT = 0.03, 0.08
+SHIFT_SD, SHIFT_LIMIT = 0.03, 0.08
 """Prior of the particle's displacement and the farthest searched, fractions of the box."""
 
 
@@ -91,12 +91,12 @@ class Problem:
     @property
     def shift_sd(self) -> float:
         """Standard deviation of the prior on displacements, pixels."""
-        return _SHIFT_SD * self.box
+        return SHIFT_SD * self.box
 
     @property
     def shift_limit(self) -> float:
         """Farthest displacement searched, pixels."""
-        return _SHIFT_LIMIT * self.box
+        return SHIFT_LIMIT * self.box
 
     def shell_with(self, nats: float, least: int, most: int) -> int:
         """First shell up to which an image carries this much information, within bounds."""

@@ -14,9 +14,13 @@ _LEVELS_UP = 6
 class StackFinder:
     """Looks for stacks in the places they are usually left.
 
-    Tried in turn: as given, relative to the table, relative to each folder above it, under `datadir`, under it without
-    the first folders of the name, and the bare name beside the table; each also with `.mrc` and `.mrcs` exchanged. The
-    place that had the last one comes first after `datadir`, so that thousands of stacks cost one look each.
+    Tried in turn: under `datadir`, relative to the table, relative to each folder above it (as RELION's names are, from
+    the project's folder), relative to the current folder, then under `datadir` and beside the table without the first
+    folders of the name; each also with `.mrc` and `.mrcs` exchanged. What belongs to the table thus comes before what
+    happens to lie where the command is given. The place that had the last one comes first after `datadir`, so that
+    thousands of stacks cost one look each.
+
+    rivals: stacks found, with another file that the same name means from the current folder; looked for once a place
     """
 
     def __init__(self, table: Path, datadir: Path | None = None) -> None:
@@ -25,8 +29,10 @@ class StackFinder:
         self.table = table
         folder = table.resolve().parent
         self._first = [datadir] if datadir else []
-        self._bases = [Path(), folder, *list(folder.parents)[:_LEVELS_UP]]
+        self._bases = [folder, *list(folder.parents)[:_LEVELS_UP], Path()]
         self._folder = folder
+        self._last: Path | None = None
+        self.rivals: list[tuple[Path, Path]] = []
 
     def find(self, name: str) -> Path:
         """The file that the table means by `name`.
@@ -38,7 +44,9 @@ class StackFinder:
             if candidate in tried:
                 continue
             if _is_file(candidate):
-                self._prefer(base)
+                if base is not None and base != self._last:
+                    self._note_rival(candidate, Path(name))
+                    self._prefer(base)
                 return candidate
             tried[candidate] = None
         places = ", ".join(str(p) for p in dict.fromkeys(p.parent for p in tried))
@@ -49,6 +57,9 @@ class StackFinder:
         )
 
     def _candidates(self, name: Path) -> Iterator[tuple[Path | None, Path]]:
+        if name == self.table:
+            # A stack that was given in place of a table.
+            yield None, name
         for base in (*self._first, *self._bases):
             for path in _with_twin(base / name):
                 yield base, path
@@ -57,10 +68,16 @@ class StackFinder:
                 for path in _with_twin(base / Path(*name.parts[first:])):
                     yield None, path
 
-    def _prefer(self, base: Path | None) -> None:
-        if base in self._bases[1:]:
+    def _prefer(self, base: Path) -> None:
+        self._last = base
+        if base in self._bases:
             self._bases.remove(base)
             self._bases.insert(0, base)
+
+    def _note_rival(self, found: Path, name: Path) -> None:
+        """Keep in mind where the current folder has another file of this name."""
+        if _is_file(name) and not name.samefile(found):
+            self.rivals.append((found, name.absolute()))
 
 
 def _is_file(path: Path) -> bool:

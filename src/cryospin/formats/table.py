@@ -155,6 +155,12 @@ class ParticleTable:
                 stacks.append(read_header(path))
             except InputError as error:
                 findings.error(error.problem, path, error.remedy)
+        for found, rival in finder.rivals:
+            findings.warn(
+                f"stack {found} is read, not {rival} in the current folder, which has the same name",
+                self.path,
+                "Give the folder with --datadir if the other one is meant",
+            )
         if lost:
             missing, first = tuple(name for name, _ in lost), lost[0][1]
             problem = first.problem + (

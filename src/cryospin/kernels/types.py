@@ -14,6 +14,9 @@ from cryospin.geometry.so3_grid import sorted_by_view
 _BLOCK_COEFFICIENTS = 1 << 25
 """Of a block of images: enough for neighbours in view to share what the cache holds, little beside a volume's sums."""
 
+_MAD_TO_SD = 1.4826
+"""Of a normal distribution: its standard deviation over the median absolute deviation."""
+
 
 class Observations(NamedTuple):
     """Packed images with what is known of each coefficient.
@@ -130,6 +133,10 @@ class Fit(NamedTuple):
         """By how many standard errors, `1 / sqrt(2 power)`, each hypothesis' contrast departs from the median: `(n,)`."""
         contrast = self.cross / self.power.clamp_min(1e-9)
         return (contrast - contrast.median()) * (2 * self.power).sqrt()
+
+    def contrast_spread(self) -> Tensor:
+        """Robust standard deviation of the contrasts in units of their standard error; 1 where noise alone moves them."""
+        return _MAD_TO_SD * self.contrast_deviation().abs().median()
 
 
 class NormalEquations(NamedTuple):

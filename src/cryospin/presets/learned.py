@@ -167,6 +167,7 @@ class Learn:
             centre=packed.centre,
             encoder={name: value.cpu().contiguous() for name, value in weights.items()},
             evidence=evidence | self._head_errors(poses),
+            measured={},
         )
 
     def _head_errors(self, poses: Poses) -> dict[str, Tensor]:

@@ -86,7 +86,8 @@ class HeadProposals:
         if not self.trained:
             return
         self.encoder.load_state_dict(state["encoder"])
-        memory = {int(i): slots for i, slots in state["optimiser"].items()}
+        # The optimiser counts its steps on the CPU.
+        memory = {int(i): slots | {"step": slots["step"].cpu()} for i, slots in state["optimiser"].items()}
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": memory})
         self.generator.set_state(state["generator"])
 
