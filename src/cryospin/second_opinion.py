@@ -42,6 +42,9 @@ _CLEARLY = 0.3
 """Nats an image: a nearly symmetric particle whose images took sides at random fits the second time about as badly."""
 
 _EPOCHS_WITH_MATES = 5
+_MOST_IMAGES = 20_000
+"""Of more images no second opinion is sought: it takes as long as the first."""
+
 IMPOSED, RELEASED, MATES, DECIDED = "imposed", "released", "mates", "decided"
 
 
@@ -71,6 +74,12 @@ class SecondOpinion:
         density = resample_map(sets.combined().cpu(), min(_BOX, problem.box))
         found = suspect(density)
         if found is None:
+            return None
+        if len(problem) > _MOST_IMAGES:
+            first.work.journal.note(
+                f"the map looks symmetric: {describe(found)}; a second opinion on so many images would take long: if the "
+                f"particle has {found.name}, run again with --symmetry {found.name}"
+            )
             return None
         first.work.journal.note(
             f"the map looks symmetric: {describe(found)}; its poses are found again with {found.name}, then without"
