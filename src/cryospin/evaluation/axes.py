@@ -16,8 +16,8 @@ from cryospin.geometry.so3_grid import rotation_grid
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.reference import sample
 
-_NSIDE = 16
-"""HEALPix grid of axes, 3.7 degrees apart."""
+FINE, COARSE = 16, 8
+"""HEALPix grids of axes, 3.7 and 7.3 degrees apart."""
 
 _ANGLES = 64
 """Samples on a circle about an axis: enough for 31 waves."""
@@ -39,15 +39,17 @@ class AxisSpectra:
 
     direction: float64 `(n, 3)`, half of all directions
     power: float64 `(n, waves)`, sums to 1 for each axis
+    nside: of the HEALPix grid of axes
     """
 
     direction: Tensor
     power: Tensor
+    nside: int = FINE
 
     @classmethod
-    def of(cls, density: Tensor, radius: int) -> AxisSpectra:
+    def of(cls, density: Tensor, radius: int, nside: int = FINE) -> AxisSpectra:
         """Spectra of a map `(d, d, d)` from shells 2 to `radius`, each coefficient counting alike."""
-        pixels = np.stack(healpix.pix2vec(_NSIDE, np.arange(healpix.nside2npix(_NSIDE))), axis=1)
+        pixels = np.stack(healpix.pix2vec(nside, np.arange(healpix.nside2npix(nside))), axis=1)
         direction = torch.from_numpy(pixels[_first_of_pair(pixels)])
         grid = FourierGrid(radius)
         volume = map_to_grid(density, grid)
@@ -56,16 +58,16 @@ class AxisSpectra:
             _wave_power(sample(volume, grid, rings @ frames.mT[:, None].float()), weight)
             for frames in _frames(direction).split(_CHUNK)
         ]
-        return cls(direction, torch.cat(power))
+        return cls(direction, torch.cat(power), nside)
 
     @cached_property
     def _row_of_pixel(self) -> Tensor:
         """Row of each HEALPix pixel's axis."""
-        npix = healpix.nside2npix(_NSIDE)
+        npix = healpix.nside2npix(self.nside)
         row = torch.empty(npix, dtype=torch.long)
         v = self.direction.numpy()
         for sign in (1, -1):
-            pixel = healpix.vec2pix(_NSIDE, *(sign * v).T)
+            pixel = healpix.vec2pix(self.nside, *(sign * v).T)
             row[torch.from_numpy(pixel)] = torch.arange(len(v))
         return row
 
@@ -81,7 +83,7 @@ class AxisSpectra:
     def at(self, values: Tensor, directions: Tensor) -> Tensor:
         """Values `(n,)` of the axes nearest to directions `(..., 3)`."""
         x, y, z = directions.double().numpy().reshape(-1, 3).T
-        pixel = torch.from_numpy(healpix.vec2pix(_NSIDE, x, y, z))
+        pixel = torch.from_numpy(healpix.vec2pix(self.nside, x, y, z))
         return values[self._row_of_pixel[pixel]].reshape(directions.shape[:-1])
 
     def of_group(self, group: Tensor, frames: Tensor) -> Tensor:

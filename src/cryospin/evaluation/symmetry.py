@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cryospin.evaluation.alignment import refine_motions
-from cryospin.evaluation.axes import AxisSpectra
+from cryospin.evaluation.axes import COARSE, AxisSpectra
 from cryospin.fourier import FourierGrid, map_to_grid
 from cryospin.geometry.rotations import exponential, random_rotations, to_rotation_vectors
 from cryospin.geometry.symmetry import point_group
@@ -44,7 +44,9 @@ _AS_GOOD = 0.85
 _OF_ITS_OWN = 0.1
 """By so much must an n-fold axis' own turns beat those half-way between them, or n is not determined."""
 
-_GLANCE_SHELL = 6
+_GLANCE_SHELL, _GLANCED = 6, 0.35
+"""Frequency limit of the first look, and the score there that deserves a second; its axes are off by some degrees."""
+
 _SUSPICIOUS, _STANDING_OUT, _NEARLY_PERFECT, _NEARLY = 0.45, 3.5, 0.9, 0.75
 """A bent map of a symmetric particle still scores so much, by so many standard deviations more than about random axes
 unless it is perfect, and for the whole group this share of what a part scores."""
@@ -160,9 +162,9 @@ def suspect(density: Tensor) -> Symmetry | None:
 
     density: `(d, d, d)`, masked, at low resolution, the particle about in the middle
     """
-    spectra = AxisSpectra.of(density, _GLANCE_SHELL)
+    spectra = AxisSpectra.of(density, _GLANCE_SHELL, COARSE)
     coarse = _coarse_scores(spectra)
-    found = [find_symmetry(density, n, _COARSE_SHELL, spectra) for n in _promising(coarse) if coarse[n] > _SUSPICIOUS]
+    found = [find_symmetry(density, n, _COARSE_SHELL, spectra) for n in _promising(coarse) if coarse[n] > _GLANCED]
     likely = [s for s in found if s.stands_out]
     least = _NEARLY * max((s.score for s in likely), default=0.0)
     return max((s for s in likely if s.score >= least), key=lambda s: (len(s.group), s.score), default=None)
