@@ -14,13 +14,15 @@ import torch
 
 from cryospin.fourier import FourierGrid, HalfDisc
 from cryospin.geometry.rotations import random_rotations
-from cryospin.geometry.so3_grid import rotation_grid
+from cryospin.geometry.so3_grid import rotation_grid, sorted_by_view
 from cryospin.kernels import cpu
 from cryospin.kernels.types import Observations, Poses
 from cryospin.proposals.grid import shift_grid
 
 COEFFICIENTS = 30_000_000
-MOST_IMAGES = 10_000
+MOST_IMAGES, SET = 10_000, 50_000
+"""Images at a time: those of a set that are neighbours in view, as a run takes them (`Observations.blocks`)."""
+
 REPEATS = 3
 KERNELS = ("slices", "fits", "normal equations", "insertion")
 
@@ -81,7 +83,7 @@ def grid_expectation() -> None:
 
 
 def problem(radius: int) -> tuple[torch.Tensor, FourierGrid, Observations, Poses]:
-    """Random images of a random volume."""
+    """Random images of a random volume, their views neighbours."""
     g = torch.Generator().manual_seed(0)
     grid, disc = FourierGrid(radius), HalfDisc.build(radius)
     count = min(MOST_IMAGES, COEFFICIENTS // len(disc))
@@ -94,7 +96,9 @@ def problem(radius: int) -> tuple[torch.Tensor, FourierGrid, Observations, Poses
         disc=disc,
         box=2 * radius + 2,
     )
-    poses = Poses(torch.arange(count), random_rotations(count, g), torch.randn(count, 2, generator=g))
+    rotations = random_rotations(SET, g)
+    rotations = rotations[sorted_by_view(rotations)[:count]]
+    poses = Poses(torch.arange(count), rotations, torch.randn(count, 2, generator=g))
     return torch.randn(grid.shape, dtype=torch.complex64, generator=g), grid, observations, poses
 
 
