@@ -19,6 +19,10 @@ from cryospin.proposals.grid import GridSearch
 from cryospin.state import State
 
 _EPOCHS, _BATCHES = 6, 10
+_FAINT_NATS, _PATIENCE = 25.0, 6
+"""Images that carry less information than this at the last frequency limit take so many times the epochs: the fainter they
+are, the slower the volume grows."""
+
 _RAMP = 0.8
 """The anneal ends at this fraction of the batches; the rest let the volume catch up."""
 
@@ -47,6 +51,7 @@ class GridExploration:
         self.last = problem.shell_with(_LAST_NATS, *_LAST_SHELLS)
         least, most = _BATCH
         self.batch = int(min(max(_BATCH_NATS / float(problem.information[self.last]), least), most, len(problem)))
+        self.epochs = _EPOCHS * (_PATIENCE if float(problem.information[self.last]) < _FAINT_NATS else 1)
         self.noise = problem.total.clone()
         self.queue = torch.empty(0, dtype=torch.long, device=problem.device)
         self.done = 0
@@ -57,7 +62,7 @@ class GridExploration:
     @property
     def epochs_left(self) -> int:
         """Epochs to come."""
-        return _EPOCHS - self.done // _BATCHES
+        return self.epochs - self.done // _BATCHES
 
     def state(self) -> State:
         """What an epoch leaves to the next."""
@@ -86,7 +91,7 @@ class GridExploration:
 
     def _limit(self) -> tuple[int, float]:
         """Frequency limit and perplexity of the batch to come."""
-        ramp = min(1.0, self.done / (_RAMP * _EPOCHS * _BATCHES))
+        ramp = min(1.0, self.done / (_RAMP * self.epochs * _BATCHES))
         broad, narrow = _PERPLEXITY
         return round(self.first + (self.last - self.first) * ramp), broad * (narrow / broad) ** ramp
 
