@@ -48,6 +48,65 @@ def merged(usual: Mapping[str, list], changes: Mapping[str, list | None]) -> dic
     return {label: values for label, values in {**usual, **changes}.items() if values is not None}
 
 
+RELION31 = """
+# version 30001
+
+data_optics
+
+loop_
+_rlnOpticsGroupName #1
+_rlnOpticsGroup #2
+_rlnVoltage #3
+_rlnSphericalAberration #4
+_rlnAmplitudeContrast #5
+_rlnImagePixelSize #6
+_rlnImageSize #7
+_rlnMtfFileName #8
+opticsGroup7 7 200.000000 0.010000 0.070000 6.0 64 "mtf of K3.star"
+opticsGroup3 3 300.000000 2.700000 0.100000 6.0 80 ""
+
+
+# version 30001
+
+data_particles
+
+loop_
+_rlnCoordinateX #1
+_rlnImageName #2
+_rlnOpticsGroup #3
+_rlnDefocusU #4
+_rlnDefocusV #5
+_rlnDefocusAngle #6
+_rlnPhaseShift #7
+_rlnAngleRot #8
+_rlnAngleTilt #9
+_rlnAnglePsi #10
+_rlnOriginXAngst #11
+_rlnOriginYAngst #12
+_rlnGroupName #13
+ 1024.5 000003@Extract/a.mrcs 3 10000.0 9500.0 12.5 0.0 10.0 20.0 30.0 6.0 -12.0 "two words"
+# the last
+ 2000.0 12@Extract/a.mrcs 7 20000.0 19000.0 -45.0 90.0 -10.0 120.0 -130.0 0.0 3.0 ""
+
+# version 30001
+
+data_model_class_1
+
+loop_
+_rlnSpectralIndex #1
+_rlnResolution #2
+0 0.0
+1 0.01
+"""
+
+
+@pytest.fixture
+def star(tmp_path) -> Path:
+    """A RELION 3.1 table with comments, odd blocks and spaces."""
+    (tmp_path / "t.star").write_text(RELION31)
+    return tmp_path / "t.star"
+
+
 @pytest.fixture
 def relion31(tmp_path) -> Callable[..., Path]:
     """Writes a RELION 3.1 table of three particles in two optics groups, with columns changed, added or left out."""
