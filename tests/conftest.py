@@ -42,6 +42,11 @@ class Blobs:
     width: Tensor
     weight: Tensor
 
+    def with_mates(self, group: Tensor) -> Blobs:
+        """These blobs and their mates under a point group `(order, 3, 3)` about the centre."""
+        position = torch.cat([self.position @ turn.double().T for turn in group])
+        return Blobs(position, self.width.repeat(len(group)), self.weight.repeat(len(group)))
+
     def density(self, box: int) -> Tensor:
         """Samples at voxel centres, `(box, box, box)`, such that sums over voxels are sums of weights."""
         k = torch.arange(box, dtype=torch.float64) - box // 2

@@ -31,10 +31,7 @@ BOX, PIXEL, SNR = 36, 6.0, 0.3
 
 def symmetric(blobs, name):
     """Small blobs, well apart, of a point group whose axes stand in the standard way."""
-    group = point_group(name)
-    position = torch.cat([(1.1 * blobs.position + 0.08) @ g.double().T for g in group])
-    width, weight = (x.repeat(len(group)) for x in (0.6 * blobs.width, blobs.weight))
-    return replace(blobs, position=position, width=width, weight=weight)
+    return replace(blobs, position=1.1 * blobs.position + 0.08, width=0.6 * blobs.width).with_mates(point_group(name))
 
 
 def test_a_symmetric_map_looks_the_same_at_a_mate(blobs, generator):

@@ -136,7 +136,7 @@ def _usual_contrast(maps: FinalMaps, best: Modes, refinement: Refinement) -> tup
     some = best.poses.take(rows.to(best.misfit.device))
     volume, grid = problem.masked_volume(maps.map, radius)
     fit = fits_of(volume, grid, refinement.sets.observations(radius), some)
-    return (fit.cross / fit.power.clamp_min(1e-9)).median(), fit.contrast_spread().clamp_min(1)
+    return fit.contrast.median(), fit.contrast_spread().clamp_min(1)
 
 
 RECORDS = ("log.txt", "metrics.jsonl")

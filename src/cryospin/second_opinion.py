@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.half_sets import HalfSets
-from cryospin.engine.impose import put_on_axes
+from cryospin.engine.impose import upright
 from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
 from cryospin.evaluation.alignment import move_map
@@ -188,9 +188,8 @@ def _imposing(work: Work, name: str) -> Work:
 def _symmetric_start(first: Refine, found: Symmetry, density: Tensor) -> Standing:
     """Where a competition with the symmetry begins: the map on its axes, averaged over the group."""
     problem, panel = first.work.problem, first.panel
-    poses = first.refinement.modes.best().poses
-    placed = put_on_axes(density, poses.to(density.device), problem, found)
-    mates = [move_map(placed.density, mate, torch.zeros(3)) for mate in point_group(found.name)]
+    standing = upright(density, found)
+    mates = [move_map(standing, mate, torch.zeros(3)) for mate in point_group(found.name)]
     competitors = problem.order(panel.generator)[:COMPETITORS].sort().values
     return Standing(competitors, torch.stack(mates).mean(0).to(problem.device), first.refinement.sets.noise)
 

@@ -291,9 +291,9 @@ class Enlist:
         modes = self.modes.ranked()[0]
         density, poses = recentre(self.standing.density, modes.poses, problem)
         if problem.imposes_later:
-            placed = put_on_axes(density, poses, problem, axes_in(density, problem, self.work.settings.imposed))
-            density, poses = placed.density, placed.poses
-            journal.note(f"{self.work.settings.imposed} is imposed from here on: {describe(placed.found)}")
+            found = axes_in(density, problem, self.work.settings.imposed)
+            density, poses = put_on_axes(density, poses, problem, found)
+            journal.note(f"{found.name} is imposed from here on: {describe(found)}")
         half = problem.order(torch.Generator().manual_seed(self.work.settings.seed + 3)) % 2
         sets = HalfSets(problem, half, self.standing.noise, density)
         modes = modes.with_poses(poses, modes.misfit)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -23,18 +24,17 @@ PROBLEM = SimpleNamespace(box=72, mask_diameter=0.95, last_shell=12)
 @pytest.mark.parametrize("name", ["C3", "D2"])
 def test_map_and_particles_are_turned_together(blobs, name, generator):
     """The map stands on its axes, and the images are what they were."""
-    position = torch.cat([(0.9 * blobs.position + 0.06) @ g.double().T for g in point_group(name)])
-    mates = type(blobs)(position, blobs.width.repeat(len(point_group(name))), blobs.weight.repeat(len(point_group(name))))
+    mates = replace(blobs, position=0.9 * blobs.position + 0.06).with_mates(point_group(name))
     tilted = move_map(mates.density(BOX), TURN, SHIFT)
     poses = Poses(torch.arange(20), random_rotations(20, generator), torch.randn(20, 2, generator=generator))
-    placed = put_on_axes(tilted, poses, PROBLEM, axes_in(tilted, PROBLEM, name))
-    standing = self_correlation(placed.density, point_group(name)[1:], torch.zeros(3), 9)
+    density, placed = put_on_axes(tilted, poses, PROBLEM, axes_in(tilted, PROBLEM, name))
+    standing = self_correlation(density, point_group(name)[1:], torch.zeros(3), 9)
     assert float(standing.min()) > 0.95
     grid, disc = FourierGrid(8), HalfDisc.build(8)
 
     def images(density, at):
         return cpu.slices(map_to_grid(density, grid), grid, at.rotation, disc) * disc.shift_phase(at.shift, PROBLEM.box)
 
-    before, after = images(tilted, poses), images(placed.density, placed.poses)
+    before, after = images(tilted, poses), images(density, placed)
     cross = (before.conj() * after).real.sum(1) / (before.abs().square().sum(1) * after.abs().square().sum(1)).sqrt()
     assert float(cross.min()) > 0.99

@@ -148,7 +148,7 @@ class Assigner:
         each = [self._searched(proposer, seen, rows) for proposer in self._proposers]
         modes = Modes.join(*each).distinct(self._thinning(0))
         fit = self._fit(seen, modes.best(), 0)
-        self.contrast = usual_contrast(_contrast(fit), self._precision(fit), self.model.contrast)
+        self.contrast = usual_contrast(fit.contrast, self._precision(fit), self.model.contrast)
         if len(each) > 1:
             guess = each[0].best()
             settled = self._shortfall(self._fit(seen, guess, 0)) <= _DOUBTFUL
@@ -190,7 +190,7 @@ class Assigner:
         return fits_of(volume, grid, seen.up_to(grid.radius), best.poses)
 
     def _shortfall(self, fit: Fit) -> Tensor:
-        return (self.contrast - _contrast(fit)) * self._precision(fit)
+        return (self.contrast - fit.contrast) * self._precision(fit)
 
     def _precision(self, fit: Fit) -> Tensor:
         """One over the standard deviation of each image's contrast at the right pose."""
@@ -201,8 +201,3 @@ class Assigner:
         fit, usual = self._fit(seen, modes.best(), rung), self.contrast
         contrast = (fit.cross + _CONTRAST_PRIOR * usual) / (fit.power + _CONTRAST_PRIOR)
         return contrast.clamp(_CONTRAST[0] * usual, _CONTRAST[1] * usual).float()
-
-
-def _contrast(fit: Fit) -> Tensor:
-    """Each image's contrast relative to the map, `(n,)`."""
-    return fit.cross / fit.power.clamp_min(1e-9)

@@ -50,8 +50,9 @@ class GridExploration:
         self.first = problem.shell_with(_FIRST_NATS, *_FIRST_SHELLS)
         self.last = problem.shell_with(_LAST_NATS, *_LAST_SHELLS)
         least, most = _BATCH
-        self.batch = int(min(max(_BATCH_NATS / float(problem.information[self.last]), least), most, len(problem)))
-        self.epochs = _EPOCHS * (_PATIENCE if float(problem.information[self.last]) < _FAINT_NATS else 1)
+        nats = float(problem.information[self.last])
+        self.batch = int(min(max(_BATCH_NATS / nats, least), most, len(problem)))
+        self.epochs = _EPOCHS * (_PATIENCE if nats < _FAINT_NATS else 1)
         self.noise = problem.total.clone()
         self.queue = torch.empty(0, dtype=torch.long, device=problem.device)
         self.done = 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from cryospin.engine.problem import Problem
@@ -13,27 +11,19 @@ from cryospin.kernels.types import Poses
 from cryospin.volume.mask import outline_mask
 
 
-@dataclass(frozen=True)
-class OnAxes:
-    """A map and poses whose point group stands in the standard frame.
-
-    density: `(d, d, d)`; poses: of the same images
-    found: the axes as they were
-    """
-
-    density: Tensor
-    poses: Poses
-    found: Symmetry
-
-
 def axes_in(density: Tensor, problem: Problem, name: str) -> Symmetry:
     """A point group's best axes in a map `(d, d, d)`, any `d` of the problem's physical size."""
     radius = min(problem.last_shell, density.shape[-1] // 2 - 1)
     return find_symmetry(density * outline_mask(density, problem.mask_diameter), name, radius)
 
 
-def put_on_axes(density: Tensor, poses: Poses, problem: Problem, found: Symmetry) -> OnAxes:
-    """Turn a map and its particles until a point group's axes stand as `point_group` has them.
+def upright(density: Tensor, found: Symmetry) -> Tensor:
+    """The map `(d, d, d)` turned and moved until a point group's axes in it stand as `point_group` has them."""
+    return move_map(density, found.frame.T, -found.frame.T @ found.centre)
+
+
+def put_on_axes(density: Tensor, poses: Poses, problem: Problem, found: Symmetry) -> tuple[Tensor, Poses]:
+    """The map `upright`, and its particles turned with it.
 
     In the map's frame a point of the particle is `x = Q y + c`, with the standard frame's `y`; so an image of `R x + t` is
     one of `R Q y + (R c + t)`.
@@ -41,7 +31,6 @@ def put_on_axes(density: Tensor, poses: Poses, problem: Problem, found: Symmetry
     density: `(d, d, d)`, any `d` of the problem's physical size; found: the axes in it
     """
     turn, centre = found.frame, found.centre
-    moved = move_map(density, turn.T, -turn.T @ centre)
     offset = poses.rotation[:, :2].double() @ (centre * problem.box / density.shape[-1])
     rotation = (poses.rotation.double() @ turn).to(poses.rotation.dtype)
-    return OnAxes(moved, poses._replace(rotation=rotation, shift=poses.shift + offset.float()), found)
+    return upright(density, found), poses._replace(rotation=rotation, shift=poses.shift + offset.float())

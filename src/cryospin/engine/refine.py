@@ -101,26 +101,32 @@ class Refinement:
         volume, grid = self.sets.volume(half, limit)
         own = self.modes.take(self.sets.members(half, self.modes))
         poses, source = own.poses, torch.full_like(own.source, len(self.names) - 1)
-        if self.done in _RESCUE_PASSES:
-            found = self._rescue(half, own.best().poses.image, limit)
-            poses = Poses.join([poses, *(modes.poses for modes in found)])
-            source = torch.cat([source, *(modes.source for modes in found)])
+        rescues = self.done in _RESCUE_PASSES
+        if rescues and len(doubtful := self._doubtful(own.best().poses.image)):
+            found = self._rescued(half, doubtful, limit)
+            poses, source = Poses.join([poses, found.poses]), torch.cat([source, found.source])
         poses, misfit = refine_poses(volume, grid, observations, poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
         return Modes(poses, misfit, source).distinct(Thinning.at(limit, _MODES, self.problem.group))
 
-    def _rescue(self, half: int, images: Tensor, limit: int) -> list[Modes]:
-        """New candidates for images that hardly resemble the volume at the pose they have."""
+    def _doubtful(self, images: Tensor) -> Tensor:
+        """Which of some images hardly resemble the volume at the pose they have."""
         shortfall = self.sets.shortfall[images]
         worst = shortfall.argsort(descending=True)[: int(_MOST_DOUBTFUL * len(images))]
-        doubtful = images[worst[shortfall[worst] > _DOUBTFUL]].sort().values
-        if len(doubtful) == 0:
-            return []
+        return images[worst[shortfall[worst] > _DOUBTFUL]].sort().values
+
+    def _rescued(self, half: int, images: Tensor, limit: int) -> Modes:
+        """New candidates for some images, at a frequency limit that a search from nothing can bear."""
         shell = min(_RESCUE_SHELL, limit)
         volume, grid = self.sets.volume(half, shell)
-        thinning = Thinning.at(shell, group=self.problem.group)
-        observations = self.sets.observations(shell)
-        shift_sd = self.problem.shift_sd
-        return [search(self.proposers, volume, grid, observations, doubtful, shift_sd=shift_sd, thinning=thinning)]
+        return search(
+            self.proposers,
+            volume,
+            grid,
+            self.sets.observations(shell),
+            images,
+            shift_sd=self.problem.shift_sd,
+            thinning=Thinning.at(shell, group=self.problem.group),
+        )
 
     def _advance(self, change: float) -> None:
         """Raise the frequency limit to what the halves support, and see whether the work is done."""

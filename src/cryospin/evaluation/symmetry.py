@@ -78,14 +78,19 @@ class Symmetry:
 
     def holds(self, expected: float = 1.0) -> bool:
         """Whether the map has this symmetry; `expected` is the score that a map of its quality could have."""
-        return self.score >= _RECOGNISED * expected and self.score - self.between >= _OF_ITS_OWN
+        return self.score >= _RECOGNISED * expected and self.has_its_own_fold
 
     @property
     def stands_out(self) -> bool:
         """Whether the map may be one of a particle with this symmetry whose poses are not yet right."""
         mean, spread = self.random
         least = max(_SUSPICIOUS, min(mean + _STANDING_OUT * spread, _NEARLY_PERFECT))
-        return self.score >= least and self.score - self.between >= _OF_ITS_OWN
+        return self.score >= least and self.has_its_own_fold
+
+    @property
+    def has_its_own_fold(self) -> bool:
+        """Whether the main axis' own turns beat those half-way between them."""
+        return self.score - self.between >= _OF_ITS_OWN
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,7 @@ class Candidates:
     @property
     def best(self) -> Symmetry | None:
         """The largest group that the map has, or None: every subgroup of it is among the candidates too."""
-        held = [s for s in self.found if s.holds(self.expected)]
-        least = _AS_GOOD * max((s.score for s in held), default=0.0)
-        return max((s for s in held if s.score >= least), key=lambda s: (len(s.group), s.score), default=None)
+        return _largest([s for s in self.found if s.holds(self.expected)], _AS_GOOD)
 
     def lines(self) -> list[str]:
         """What was found, in words."""
@@ -165,9 +168,7 @@ def suspect(density: Tensor) -> Symmetry | None:
     spectra = AxisSpectra.of(density, _GLANCE_SHELL, COARSE)
     coarse = _coarse_scores(spectra)
     found = [find_symmetry(density, n, _COARSE_SHELL, spectra) for n in _promising(coarse) if coarse[n] > _GLANCED]
-    likely = [s for s in found if s.stands_out]
-    least = _NEARLY * max((s.score for s in likely), default=0.0)
-    return max((s for s in likely if s.score >= least), key=lambda s: (len(s.group), s.score), default=None)
+    return _largest([s for s in found if s.stands_out], _NEARLY)
 
 
 def find_symmetry(density: Tensor, name: str, radius: int | None = None, spectra: AxisSpectra | None = None) -> Symmetry:
@@ -225,6 +226,12 @@ def describe(found: Symmetry, expected: float = 1.0) -> str:
 
 def _vector(axis: Tensor) -> str:
     return "(" + ", ".join(f"{float(a) + 0.0:.3f}" for a in axis) + ")"
+
+
+def _largest(found: list[Symmetry], nearly: float) -> Symmetry | None:
+    """The largest of some groups whose score is this share of the best at least; None of none."""
+    least = nearly * max((s.score for s in found), default=0.0)
+    return max((s for s in found if s.score >= least), key=lambda s: (len(s.group), s.score), default=None)
 
 
 def _coarse_scores(spectra: AxisSpectra) -> dict[str, float]:

@@ -129,9 +129,14 @@ class Fit(NamedTuple):
         """Weighted squared residual less the image's own power: `scale^2 power - 2 scale cross`."""
         return scale * (scale * self.power - 2 * self.cross)
 
+    @property
+    def contrast(self) -> Tensor:
+        """Likeliest contrast of each hypothesis' image, `(n,)`; its standard error is `1 / sqrt(2 power)`."""
+        return self.cross / self.power.clamp_min(1e-9)
+
     def contrast_deviation(self) -> Tensor:
-        """By how many standard errors, `1 / sqrt(2 power)`, each hypothesis' contrast departs from the median: `(n,)`."""
-        contrast = self.cross / self.power.clamp_min(1e-9)
+        """By how many standard errors each hypothesis' contrast departs from the median: `(n,)`."""
+        contrast = self.contrast
         return (contrast - contrast.median()) * (2 * self.power).sqrt()
 
     def contrast_spread(self) -> Tensor:
