@@ -81,8 +81,8 @@ class AutoEncoding:
         self.generator = generator
         self.epochs, self.done = options.encoding_epochs, 0
         self._limit_frequencies()
-        self.for_encoder = torch.optim.Adam(encoder.parameters(), lr=options.encoder_rate)
-        self.for_volume = torch.optim.Adam(volume.parameters(), lr=options.volume_rate)  # type: ignore[arg-type]
+        self.for_encoder = torch.optim.Adam(encoder.parameters(), lr=options.encoder_rate, fused=True)
+        self.for_volume = torch.optim.Adam(volume.parameters(), lr=options.volume_rate, fused=True)  # type: ignore[arg-type]
         self.shifts = _square_of_shifts(options.shift_limit * problem.box, options.shift_step).to(problem.device)
         heads = [f"head {i + 1}" for i in range(options.heads)]
         self.names = heads + ([f"{name}, turned" for name in heads] if options.symmetrised else [])
