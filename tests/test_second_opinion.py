@@ -1,4 +1,4 @@
-"""Poses by way of a symmetry: a bent map is straightened, mates look alike, and nothing happens without cause."""
+"""Poses by way of a symmetry, suspected or to be imposed: a bent map is straightened, and nothing happens without cause."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import torch
 
+from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
@@ -24,7 +25,7 @@ from cryospin.preparation import prepare, true_poses
 from cryospin.second_opinion import RELEASED, SecondOpinion, mate_of
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
-from cryospin.stages import Refine, Work
+from cryospin.stages import LAST_SHELL, Compete, Refine, Work
 
 BOX, PIXEL, SNR = 36, 6.0, 0.3
 
@@ -118,3 +119,23 @@ def test_a_second_opinion_finds_the_poses_and_imposes_nothing(blobs, tmp_path):
 def test_a_map_without_symmetry_keeps_its_poses(blobs, tmp_path):
     first, _ = refinement_at(tmp_path, blobs.density(BOX), 0.0)
     assert SecondOpinion.on(first) is None
+
+
+def test_poses_compete_again_with_a_symmetry_that_hardly_shows(blobs, tmp_path):
+    first, truth = refinement_at(tmp_path, symmetric(blobs, "D2").density(BOX), 20.0)
+    problem, group = first.work.problem, point_group("D2")
+    settings = replace(first.work.settings, symmetry="D2")
+    work = Work(replace(problem, group=group), settings, first.work.journal)
+    images, noise = torch.arange(len(problem)), first.refinement.sets.noise
+    standing = Standing(images, first.refinement.sets.combined(), noise, first.refinement.modes)
+    stage = Compete(work, first.panel, Competition(work.problem, standing, first.panel.proposers), [LAST_SHELL])
+    stage = stage.step()
+    assert "D2 hardly shows" in work.journal.notes[-1]
+    assert not stage.work.problem.imposes_later
+    again = Compete.restored(work, stage.state())
+    assert torch.equal(again.work.problem.early_group, group), "a resumed competition imposes it too"
+    while not isinstance(stage, Refine):
+        stage = stage.step()
+    best = stage.refinement.modes.best().poses
+    errors = pose_errors(best.rotation, best.shift, truth.rotation, truth.shift, group)
+    assert float(errors.rotation_deg.median()) < 4.0

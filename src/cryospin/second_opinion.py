@@ -12,18 +12,15 @@ image's mates then compete with it, in a map that the images whose mind is clear
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.half_sets import HalfSets
-from cryospin.engine.impose import upright
+from cryospin.engine.impose import averaged
 from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
-from cryospin.evaluation.alignment import move_map
-from cryospin.evaluation.symmetry import Symmetry, describe, suspects
+from cryospin.evaluation.symmetry import describe, suspects
 from cryospin.fourier import resample_map
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.types import Poses
@@ -98,8 +95,9 @@ class SecondOpinion:
         journal.note(
             f"the map looks symmetric: {describe(found)}; its poses are found again with {found.name}, then without"
         )
-        work = _imposing(first.work, found.name)
-        standing = _symmetric_start(first, found, density)
+        work = first.work.imposing(point_group(found.name))
+        competitors = problem.order(first.panel.generator)[:COMPETITORS].sort().values
+        standing = Standing(competitors, averaged(density, found).to(problem.device), sets.noise)
         competition = Competition(work.problem, standing, first.panel.proposers)
         inner = Compete(work, first.panel, competition, [LAST_SHELL] * LAST_ROUNDS)
         inner.announce()
@@ -153,7 +151,7 @@ class SecondOpinion:
     def restored(cls, work: Work, state: State) -> SecondOpinion:
         """See `Stage.restored`."""
         (turns, about), phase, tried = state["mates"], state["phase"], tuple(state["tried"])
-        within = _imposing(work, tried[-1]) if phase == IMPOSED else work
+        within = work.imposing(point_group(tried[-1])) if phase == IMPOSED else work
         inner = STAGES[state["inner_stage"]].restored(within, state["inner"])
         first = Refine.restored(work, state["first"])
         return cls(first, (turns, about), inner, phase, tried, straightened=state["straightened"])
@@ -204,21 +202,6 @@ def mate_of(poses: Poses, turn: Tensor, about: Tensor) -> Poses:
     """
     moved = (poses.rotation @ (about - turn @ about))[:, :2]
     return Poses(poses.image, poses.rotation @ turn, poses.shift + moved)
-
-
-def _imposing(work: Work, name: str) -> Work:
-    """The same work with a point group imposed throughout."""
-    group = point_group(name).to(work.problem.device)
-    return replace(work, problem=replace(work.problem, group=group, early_group=group))
-
-
-def _symmetric_start(first: Refine, found: Symmetry, density: Tensor) -> Standing:
-    """Where a competition with the symmetry begins: the map on its axes, averaged over the group."""
-    problem, panel = first.work.problem, first.panel
-    standing = upright(density, found)
-    mates = [move_map(standing, mate, torch.zeros(3)) for mate in point_group(found.name)]
-    competitors = problem.order(panel.generator)[:COMPETITORS].sort().values
-    return Standing(competitors, torch.stack(mates).mean(0).to(problem.device), first.refinement.sets.noise)
 
 
 def _held_out_misfit(refinement: Refinement, common: HalfSets, limit: int) -> float:
