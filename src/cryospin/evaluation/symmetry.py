@@ -47,9 +47,9 @@ _OF_ITS_OWN = 0.1
 _GLANCE_SHELL, _GLANCED = 6, 0.35
 """Frequency limit of the first look, and the score there that deserves a second; its axes are off by some degrees."""
 
-_SUSPICIOUS, _STANDING_OUT, _NEARLY_PERFECT = 0.45, 3.5, 0.9
-"""A bent map of a symmetric particle still scores so much, by so many standard deviations more than about random axes
-unless it is perfect."""
+_SUSPICIOUS, _STANDING_OUT, _NEARLY_PERFECT = 0.45, 2.5, 0.9
+"""A bent map of a symmetric particle still scores so much for a part of its group, and by so many standard deviations more
+than about random axes, unless it is perfect."""
 
 _NEARLY, _PARTLY = 0.75, 0.6
 """For the whole group it scores this share of what it does for a part, or if it is bent badly the second."""
@@ -87,8 +87,7 @@ class Symmetry:
     def stands_out(self) -> bool:
         """Whether the map may be one of a particle with this symmetry whose poses are not yet right."""
         mean, spread = self.random
-        least = max(_SUSPICIOUS, min(mean + _STANDING_OUT * spread, _NEARLY_PERFECT))
-        return self.score >= least and self.has_its_own_fold
+        return self.score >= min(mean + _STANDING_OUT * spread, _NEARLY_PERFECT) and self.has_its_own_fold
 
     @property
     def has_its_own_fold(self) -> bool:
@@ -172,6 +171,8 @@ def suspects(density: Tensor) -> list[Symmetry]:
     coarse = _coarse_scores(spectra)
     found = [find_symmetry(density, n, _COARSE_SHELL, spectra) for n in _promising(coarse) if coarse[n] > _GLANCED]
     likely = [s for s in found if s.stands_out]
+    if max((s.score for s in likely), default=0.0) < _SUSPICIOUS:
+        return []
     chosen = [_largest(likely, share) for share in (_NEARLY, _PARTLY)]
     return list({s.name: s for s in chosen if s is not None}.values())
 
