@@ -47,9 +47,12 @@ _OF_ITS_OWN = 0.1
 _GLANCE_SHELL, _GLANCED = 6, 0.35
 """Frequency limit of the first look, and the score there that deserves a second; its axes are off by some degrees."""
 
-_SUSPICIOUS, _STANDING_OUT, _NEARLY_PERFECT = 0.45, 2.5, 0.9
+_SUSPICIOUS, _STANDING_OUT, _NEARLY_PERFECT = 0.45, 3.5, 0.9
 """A bent map of a symmetric particle still scores so much for a part of its group, and by so many standard deviations more
 than about random axes, unless it is perfect."""
+
+_ALMOST_STANDING_OUT, _MOSTLY = 2.5, 0.5
+"""So many do where turns half-way between the main axis' own score less by this share, which a round map's do not."""
 
 _NEARLY, _PARTLY = 0.75, 0.6
 """For the whole group it scores this share of what it does for a part, or if it is bent badly the second."""
@@ -87,7 +90,9 @@ class Symmetry:
     def stands_out(self) -> bool:
         """Whether the map may be one of a particle with this symmetry whose poses are not yet right."""
         mean, spread = self.random
-        return self.score >= min(mean + _STANDING_OUT * spread, _NEARLY_PERFECT) and self.has_its_own_fold
+        sharp = self.score - self.between >= _MOSTLY * self.score
+        least = mean + (_ALMOST_STANDING_OUT if sharp else _STANDING_OUT) * spread
+        return self.score >= min(least, _NEARLY_PERFECT) and self.has_its_own_fold
 
     @property
     def has_its_own_fold(self) -> bool:
