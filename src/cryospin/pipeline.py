@@ -117,7 +117,8 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
         _look_for_symmetry(result, folder, journal)
     journal.note(_sharpness(result))
     journal.note(
-        f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143)" + (", but no structure was found" if nothing else "")
+        f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143)"
+        + (", but no structure was found" if nothing else "")
     )
     summary = {"epochs": journal.epochs, "resolution_A": result.maps.resolution, "found_structure": not nothing}
     folder.finish(summary)

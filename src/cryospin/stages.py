@@ -35,8 +35,8 @@ from cryospin.settings import Settings
 from cryospin.state import State
 
 _CONVINCING = 1.12
-"""A start is carried on at once if the images' contrasts spread by less than this times their error (see `Competition`), and no
-test of `engine.failures` finds anything."""
+"""A start is carried on at once if the images' contrasts spread by less than this times their error (see `Competition`),
+and no test of `engine.failures` finds anything."""
 
 _CLEAR_IMAGES = 30.0
 """Information of an image, in nats, below which contrasts say too little and a start costs too much to try again."""
@@ -184,13 +184,13 @@ class Start:
             journal.note(f"start {self.number + 1} looks wrong: {failure}")
         tried = Tried(panel, competition, -found.gains.other, found.failures)
         journal.note(
-            f"start {self.number + 1}: misfit {misfit:.1f} nats, {tried.loss:.1f} to the map of the other half of the images; "
+            f"start {self.number + 1}: misfit {misfit:.1f} nats, {tried.loss:.1f} to the other half's map; "
             f"contrasts spread {competition.spread:.2f} times their error"
         )
         return tried
 
     def _after(self, tried: Tried) -> Stage:
-        """A start that convinces goes on; else another one is made, or the one that explains held-out images best goes on."""
+        """A start that convinces goes on; else another one is made, or the one that fits held-out images best goes on."""
         if tried.convinces:
             return Compete(self.work, tried.panel, tried.competition, [LAST_SHELL] * LAST_ROUNDS)
         starts, again = [*self.before, tried], self._worth_repeating()

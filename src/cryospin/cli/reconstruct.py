@@ -48,8 +48,8 @@ def reconstruct(
     starts: Annotated[
         int,
         typer.Option(
-            help="Start anew from nothing at most so many times, while no start convinces; the best by held-out likelihood is "
-            "carried on.",
+            help="Start from nothing at most so many times, until a start convinces; else the best by held-out likelihood "
+            "is carried on.",
             rich_help_panel=_METHOD,
         ),
     ] = 3,

@@ -1,7 +1,7 @@
 """The ways in which a start goes wrong, each with a test of its own.
 
-A test looks at one figure of what a start ends with and says nothing where all is well, or what it found in a few words. None
-condemns a start: it is a reason to make another one, and held-out likelihood decides between them.
+A test looks at one figure of what a start ends with and says nothing where all is well, or what it found in a few words.
+None condemns a start: it is a reason to make another one, and held-out likelihood decides between them.
 """
 
 from __future__ import annotations

@@ -110,7 +110,8 @@ class HeadProposals:
         turn = in_plane(angle)
         rotation = turn @ winners.rotation
         shift = (turn[:, :2, :2] @ (winners.shift / observations.box)[..., None])[..., 0] + move
-        distance = _distances(*self.encoder(turn_images(images, angle, move)), rotation, shift)
+        guess, moved = self.encoder(turn_images(images, angle, move))
+        distance = _distances(guess, moved, rotation, shift)
         nearest, head = distance.min(dim=1)
         loss = nearest.mean() + _SHARE_OF_OTHERS * distance.mean()
         self.optimiser.zero_grad()
@@ -122,8 +123,8 @@ class HeadProposals:
     @torch.no_grad()
     def nearest(self, observations: Observations, winners: Poses) -> Tensor:
         """How often each head is the nearest to the winning pose, without learning from it, `(M,)`."""
-        guesses = self.encoder(encoder_input(observations.take(winners.image)))
-        distance = _distances(*guesses, winners.rotation, winners.shift / observations.box)
+        guess, moved = self.encoder(encoder_input(observations.take(winners.image)))
+        distance = _distances(guess, moved, winners.rotation, winners.shift / observations.box)
         return torch.bincount(distance.argmin(1), minlength=self.encoder.heads)
 
 
