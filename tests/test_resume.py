@@ -72,7 +72,6 @@ def _hasty(monkeypatch):
     monkeypatch.setattr(grid, "_FINEST_STEP_DEG", 30.0)
     monkeypatch.setattr(stages, "_CONVINCING", 0.0)
     monkeypatch.setattr(stages, "_CLEAR_IMAGES", 0.0)
-    monkeypatch.setattr(stages, "_STARTS", 2)
     monkeypatch.setattr(stages, "COMPETITORS", 60)
     monkeypatch.setattr(stages, "_ENLISTED", 40)
     monkeypatch.setattr(refine.Refinement, "epochs", 4)
@@ -109,6 +108,7 @@ def settings(data, out, proposals="both", **more):
         out=out,
         proposals=proposals,
         threads=1,
+        starts=2,
         truth_poses=data / "truth.star",
         **more,
     )
@@ -123,7 +123,7 @@ def begun(data, out, listener):
 
 def arguments(data, out):
     """The same on the command line."""
-    return data / "particles.star", "--out", out, "--threads", 1, "--truth-poses", data / "truth.star"
+    return data / "particles.star", "--out", out, "--threads", 1, "--starts", 2, "--truth-poses", data / "truth.star"
 
 
 def call(*arguments):

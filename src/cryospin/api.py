@@ -11,7 +11,7 @@ from cryospin.engine.record import Listener
 from cryospin.evaluation.evaluate import evaluate as compare
 from cryospin.particles import ParticleSet
 from cryospin.run import Run, load_run
-from cryospin.settings import Settings
+from cryospin.settings import STARTS, Settings
 from cryospin.simulation import ImagingConditions, density_from_source
 from cryospin.simulation import simulate as make_images
 
@@ -34,6 +34,7 @@ def reconstruct(
     threads: int | None = None,
     memory: float | None = None,
     seed: int = 0,
+    starts: int = STARTS,
     datadir: PathLike | None = None,
     ctf: PathLike | None = None,
     first: int | None = None,
@@ -69,6 +70,7 @@ def reconstruct(
         threads=threads,
         memory=memory,
         seed=seed,
+        starts=starts,
         datadir=_path(datadir),
         ctf=_path(ctf),
         first=first,

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from cryospin.checkpoints import Checkpoint, Checkpoints
+from cryospin.engine.failures import no_structure
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import Listener, Silence
 from cryospin.errors import InputError
@@ -108,12 +109,19 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
         stage = stages[since.stage].restored(work, placed(since.state, problem.device))
     last = _to_the_end(stage, work, folder, since.step if since else 0)
     result = last.result(particles, packed)
+    nothing = no_structure(result.beside)
+    if nothing:
+        journal.note(f"warning: {nothing}; half maps agree all the same as far as they share their start")
     folder.write(result)
     if settings.looks_for_symmetry:
         _look_for_symmetry(result, folder, journal)
     journal.note(_sharpness(result))
-    journal.note(f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143)")
-    folder.finish({"epochs": journal.epochs, "resolution_A": result.maps.resolution})
+    journal.note(
+        f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143)"
+        + (", but no structure was found" if nothing else "")
+    )
+    summary = {"epochs": journal.epochs, "resolution_A": result.maps.resolution, "found_structure": not nothing}
+    folder.finish(summary)
     Checkpoints(folder.checkpoints).clear()
     return result
 

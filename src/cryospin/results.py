@@ -19,6 +19,8 @@ from torch import Tensor
 
 from cryospin.engine.candidates import HeadProposer
 from cryospin.engine.final import FinalMaps, final_maps
+from cryospin.engine.half_sets import HalfSets
+from cryospin.engine.held_out import BesideNothing, beside_nothing
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
@@ -61,6 +63,7 @@ class Result:
     measured: what new images of the same particle are compared with the map by: `noise` of each shell, usual `contrast`
         relative to the map and its `spread`, and the last shell `limit` that poses were compared at; empty where a preset
         does not say
+    beside: what images gain in the other half's map, and what images of nothing gain there
     """
 
     particles: ParticleSet
@@ -74,6 +77,7 @@ class Result:
     encoder: dict[str, Tensor]
     evidence: dict[str, Tensor]
     measured: dict[str, Tensor]
+    beside: BesideNothing
 
     @classmethod
     def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
@@ -111,6 +115,7 @@ class Result:
                 "spread": spread.cpu(),
                 "limit": torch.tensor(refinement.limit),
             },
+            beside=held_beside_nothing(refinement.sets),
         )
 
 
@@ -123,6 +128,12 @@ def resolved(problem: Problem, packed: Packed) -> dict[str, object]:
         "max_resolution_A": problem.angstrom(problem.last_shell),
         "invert": packed.inverted,
     }
+
+
+def held_beside_nothing(sets: HalfSets) -> BesideNothing:
+    """Images of either half and images of nothing in the other half's map, at low frequencies."""
+    radius = min(CONTRAST_SHELL, sets.problem.last_shell)
+    return beside_nothing(sets.problem, sets.observations(radius), sets.half, lambda half: sets.volume(half, radius))
 
 
 def _usual_contrast(maps: FinalMaps, best: Modes, refinement: Refinement) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,9 @@ PROPOSALS = ("heads", "grid", "both")
 
 IMPOSE = ("refinement", "start")
 
+STARTS = 3
+"""Starts from nothing that are made at most, where a user does not say."""
+
 AUTO = "auto"
 """What `--symmetry` is where the point group is not known."""
 
@@ -50,6 +53,7 @@ class Settings:
     threads: cores to use; None for all
     memory: GiB the run may take; packed images that do not fit are kept on disk. None for most of what is free
     seed: of every random choice
+    starts: at most so many starts from nothing; the next is made only if none before convinced
     datadir: folder to look for stacks in
     ctf: for bare image stacks, the table with their CTF; for a `.cs`, its passthrough file
     first: use only so many particles, from the top
@@ -74,6 +78,7 @@ class Settings:
     threads: int | None = None
     memory: float | None = None
     seed: int = 0
+    starts: int = STARTS
     datadir: Path | None = None
     ctf: Path | None = None
     first: int | None = None
@@ -107,6 +112,8 @@ class Settings:
             raise InputError(f"--threads {self.threads} is not a number of cores", remedy="Give 1 or more")
         if self.memory is not None and not self.memory > 0:
             raise InputError(f"--memory {self.memory:g} is not a number of GiB", remedy="Give more than 0")
+        if self.starts < 1:
+            raise InputError(f"--starts {self.starts} is not a number of starts", remedy="Give 1 or more")
         if self.first is not None and self.first < 1:
             raise InputError(f"--first {self.first} is not a number of particles", remedy="Give 1 or more")
         if self.impose not in IMPOSE:
@@ -117,6 +124,8 @@ class Settings:
         """Refuse what a preset that learns by gradient descent has no use for."""
         if self.proposals is not None:
             raise InputError(f"--proposals is not for --preset {self.preset}", remedy="Drop it")
+        if self.starts != STARTS:
+            raise InputError(f"--preset {self.preset} starts once", remedy="Drop --starts")
         if len(point_group(self.imposed)) > 1:
             raise InputError(f"--preset {self.preset} imposes no symmetry", remedy="Drop --symmetry, or the preset")
         learning(self.preset, self.options)
@@ -170,6 +179,9 @@ class Settings:
     def table(self) -> dict[str, Any]:
         """The settings as plain values for a configuration file; what was left open is not in it, and paths are absolute."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        own = {"options": self.learning.table()} if self.learns else {"proposals": self.explores_with, "options": None}
+        if self.learns:
+            own: dict[str, Any] = {"options": self.learning.table(), "starts": None}
+        else:
+            own = {"proposals": self.explores_with, "options": None}
         values |= own | {"threads": self.cores}
         return {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in values.items() if v is not None}

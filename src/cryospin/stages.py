@@ -16,6 +16,7 @@ from cryospin.engine.candidates import search
 from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.explore_grid import GridExploration
 from cryospin.engine.explore_heads import HeadExploration
+from cryospin.engine.failures import examine
 from cryospin.engine.half_sets import JOINED, HalfSets
 from cryospin.engine.impose import averaged, axes_in, put_on_axes
 from cryospin.engine.panel import Panel
@@ -33,9 +34,9 @@ from cryospin.results import Result
 from cryospin.settings import Settings
 from cryospin.state import State
 
-_STARTS = 3
 _CONVINCING = 1.12
-"""A start is carried on at once if the images' contrasts spread by less than this times their error (see `Competition`)."""
+"""A start is carried on at once if the images' contrasts spread by less than this times their error (see `Competition`),
+and no test of `engine.failures` finds anything."""
 
 _CLEAR_IMAGES = 30.0
 """Information of an image, in nats, below which contrasts say too little and a start costs too much to try again."""
@@ -102,23 +103,35 @@ class Stage(Protocol):
 class Tried:
     """A start that was explored and went through a first round of competition.
 
-    loss: mean misfit of an image at its best pose, nats
+    loss: mean misfit of an image to the map that the other half of the images gives, nats
+    failures: what the tests of `engine.failures` found
     """
 
     panel: Panel
     competition: Competition
     loss: float
+    failures: list[str]
+
+    @property
+    def convinces(self) -> bool:
+        """Whether it can be carried on without another to compare it with."""
+        return self.competition.spread < _CONVINCING and not self.failures
 
     def state(self) -> State:
         """Everything it would be continued from."""
-        return {"panel": self.panel.state(), "competition": self.competition.state(), "loss": self.loss}
+        return {
+            "panel": self.panel.state(),
+            "competition": self.competition.state(),
+            "loss": self.loss,
+            "failures": self.failures,
+        }
 
     @classmethod
     def restored(cls, work: Work, state: State) -> Tried:
         """The start whose state this is."""
         panel = work.panel(state["panel"])
         competition = Competition.restored(work.problem, panel.proposers, state["competition"])
-        return cls(panel, competition, state["loss"])
+        return cls(panel, competition, state["loss"], state["failures"])
 
 
 class Start:
@@ -173,25 +186,29 @@ class Start:
         standing = Standing(competitors, self.exploration.map(), self.exploration.noise)
         competition = Competition(problem, standing, panel.proposers)
         journal.expect(competition.stage, 2 + LAST_ROUNDS)
-        tried = Tried(panel, competition, _hold_round(competition, FIRST_SHELL, journal))
+        misfit = _hold_round(competition, FIRST_SHELL, journal)
+        found = examine(problem, competition.standing, FIRST_SHELL, panel.guesser.heads if panel.guesser else None)
+        for failure in found.failures:
+            journal.note(f"start {self.number + 1} looks wrong: {failure}")
+        tried = Tried(panel, competition, -found.gains.other, found.failures)
         journal.note(
-            f"start {self.number + 1}: misfit {tried.loss:.1f} nats, "
+            f"start {self.number + 1}: misfit {misfit:.1f} nats, {tried.loss:.1f} to the other half's map; "
             f"contrasts spread {competition.spread:.2f} times their error"
         )
         return tried
 
     def _after(self, tried: Tried) -> Stage:
-        """A start that convinces goes on; else another one is made, or the one whose poses fit the images best goes on."""
-        if tried.competition.spread < _CONVINCING:
+        """A start that convinces goes on; else another one is made, or the one that fits held-out images best goes on."""
+        if tried.convinces:
             return Compete(self.work, tried.panel, tried.competition, [LAST_SHELL] * LAST_ROUNDS)
         starts, again = [*self.before, tried], self._worth_repeating()
-        if again and len(starts) < _STARTS:
+        if again and len(starts) < self.work.settings.starts:
             another = Start(self.work, self.number + 1, starts)
             another.announce()
             return another
         best = min(starts, key=lambda start: start.loss)
         if len(starts) > 1:
-            self.work.journal.note(f"no start convinced; going on with the one of misfit {best.loss:.1f} nats")
+            self.work.journal.note(f"no start convinced; going on with the one of held-out misfit {best.loss:.1f} nats")
         return Compete(self.work, best.panel, best.competition, [FIRST_SHELL, *[LAST_SHELL] * LAST_ROUNDS])
 
     def _worth_repeating(self) -> bool:
@@ -251,7 +268,7 @@ class Compete:
     def restored(cls, work: Work, state: State) -> Compete:
         """See `Stage.restored`."""
         work = work.imposing() if state["imposing"] else work
-        tried = Tried.restored(work, {**state, "loss": 0.0})
+        tried = Tried.restored(work, {**state, "loss": 0.0, "failures": []})
         return cls(work, tried.panel, tried.competition, state["limits"])
 
     def _straightened(self) -> Compete | None:

@@ -45,6 +45,14 @@ def reconstruct(
     seed: Annotated[
         int, typer.Option(help="The same seed and number of threads give the same result.", rich_help_panel=_METHOD)
     ] = 0,
+    starts: Annotated[
+        int,
+        typer.Option(
+            help="Start from nothing at most so many times, until a start convinces; else the best by held-out likelihood "
+            "is carried on.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = 3,
     mask_diameter: Annotated[
         float | None,
         typer.Option(
@@ -158,6 +166,7 @@ def reconstruct(
         threads=threads,
         memory=memory,
         seed=seed,
+        starts=starts,
         datadir=datadir,
         ctf=ctf,
         first=first,

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from cryospin.engine.autodecode import AutoDecoding
 from cryospin.engine.autoencode import AutoEncoding, Guesses
+from cryospin.engine.failures import dead_heads
 from cryospin.engine.final import final_maps
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.learning import Learning
 from cryospin.engine.problem import Problem
+from cryospin.engine.record import EpochRecord
 from cryospin.formats.volume import write_map
 from cryospin.fourier import CPU
 from cryospin.geometry.rotations import chordal_distance_squared
@@ -23,7 +25,7 @@ from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.proposals.pyramid import GaussianPyramid, PyramidEncoder
 from cryospin.report.evidence import gather_evidence
-from cryospin.results import Result, resolved
+from cryospin.results import Result, held_beside_nothing, resolved
 from cryospin.stages import Stage, Work
 from cryospin.state import State
 from cryospin.volume.hartley import HartleyVolume
@@ -109,6 +111,7 @@ class Learn:
         record = self.encoding.epoch()
         journal.epoch(record, self.encoding.last, group)
         if self.encoding.done == self.encoding.epochs:
+            self._look_for_dead_heads(record)
             self._switch()
         return self
 
@@ -168,6 +171,7 @@ class Learn:
             encoder={name: value.cpu().contiguous() for name, value in weights.items()},
             evidence=evidence | self._head_errors(poses),
             measured={},
+            beside=held_beside_nothing(sets),
         )
 
     def _head_errors(self, poses: Poses) -> dict[str, Tensor]:
@@ -177,6 +181,13 @@ class Learn:
         cosine = torch.einsum("nmi,ni->nm", self.guesses.rotation[rows, :, 2], poses.rotation[rows, 2])
         angle = torch.rad2deg(cosine.clamp(-1, 1).acos())
         return {"head_row": rows.cpu(), "head_error_deg": angle.cpu()}
+
+    def _look_for_dead_heads(self, record: EpochRecord) -> None:
+        """Say which heads won hardly anything in the last epoch; a head's turned guesses count as its own."""
+        assert record.winners is not None, "candidates compete"
+        won = torch.tensor(record.winners).view(-1, self.work.settings.learning.heads).sum(0).tolist()
+        if failure := dead_heads(won):
+            self.work.journal.note(f"warning: {failure}; more images, more epochs or fewer heads may revive them")
 
     def _switch(self) -> None:
         """The best candidates become poses; where there is auto-decoding, it starts from them."""

@@ -111,8 +111,7 @@ class HeadProposals:
         rotation = turn @ winners.rotation
         shift = (turn[:, :2, :2] @ (winners.shift / observations.box)[..., None])[..., 0] + move
         guess, moved = self.encoder(turn_images(images, angle, move))
-        distance = chordal_distance_squared(guess, rotation[:, None])
-        distance = distance + _SHIFT_WEIGHT * ((moved - shift[:, None]) ** 2).sum(-1)
+        distance = _distances(guess, moved, rotation, shift)
         nearest, head = distance.min(dim=1)
         loss = nearest.mean() + _SHARE_OF_OTHERS * distance.mean()
         self.optimiser.zero_grad()
@@ -120,6 +119,18 @@ class HeadProposals:
         self.optimiser.step()
         self.trained = True
         return torch.bincount(head, minlength=self.encoder.heads)
+
+    @torch.no_grad()
+    def nearest(self, observations: Observations, winners: Poses) -> Tensor:
+        """How often each head is the nearest to the winning pose, without learning from it, `(M,)`."""
+        guess, moved = self.encoder(encoder_input(observations.take(winners.image)))
+        distance = _distances(guess, moved, winners.rotation, winners.shift / observations.box)
+        return torch.bincount(distance.argmin(1), minlength=self.encoder.heads)
+
+
+def _distances(guess: Tensor, moved: Tensor, rotation: Tensor, shift: Tensor) -> Tensor:
+    """How far each head's pose is from the right one `(n, M)`: rotations `(n, M, 3, 3)`, shifts `(n, M, 2)` of the box."""
+    return chordal_distance_squared(guess, rotation[:, None]) + _SHIFT_WEIGHT * ((moved - shift[:, None]) ** 2).sum(-1)
 
 
 def encoder_input(observations: Observations) -> Tensor:

@@ -1,0 +1,169 @@
+"""The ways in which a start goes wrong, each with a test of its own.
+
+A test looks at one figure of what a start ends with and says nothing where all is well, or what it found in a few words.
+None condemns a start: it is a reason to make another one, and held-out likelihood decides between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryospin.engine.compete import Standing
+from cryospin.engine.held_out import BesideNothing, Gains, beside_nothing, gains, half_volumes, halved
+from cryospin.engine.problem import Problem
+from cryospin.kernels.types import Observations, Poses
+from cryospin.noise import weighted
+from cryospin.proposals.heads import HeadProposals
+from cryospin.volume.mask import spherical_mask
+
+_LEAD = 0.5
+_SHARE = 0.85
+_EMPTY = 0.25
+_CORE = 0.3
+"""Of the particle's radius: what counts as its middle."""
+
+_AXIS, _RING = 0.9, 0.02
+_UNEVEN_HEADS = 0.01
+_GUESSED = 1000
+_HELD_OUT = 0.5
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is found of a start after a round of competition.
+
+    gains: of its images by the map of either half
+    failures: a line for each test that fired
+    """
+
+    gains: Gains
+    failures: list[str]
+
+
+def examine(problem: Problem, standing: Standing, radius: int, heads: HeadProposals | None) -> Examination:
+    """Put a start to every test, at the frequency limit of its last round."""
+    assert standing.modes is not None, "a round leaves modes"
+    radius = min(radius, problem.last_shell)
+    images, best = weighted(problem.observations.take(standing.images), standing.noise), standing.modes.best()
+    some, half = images.up_to(radius), halved(len(standing.images), problem.device)
+    volumes = half_volumes(problem, some, standing.modes, half)
+    gained = gains(problem, some, best, half, volumes)
+    beside = beside_nothing(problem, some, half, volumes)
+    said = (
+        collapse(beside),
+        hollow_shell(standing.density, problem.mask_diameter),
+        pile_up(best.poses.rotation[:, 2], beside.views_of_nothing),
+        dead_heads(_nearest(heads, images, best.poses) if heads else []),
+        overfitted_noise(gained),
+    )
+    return Examination(gained, [line for line in said if line])
+
+
+def _nearest(heads: HeadProposals, images: Observations, best: Poses) -> list[int]:
+    """How many of some images each head is the nearest for."""
+    rows = torch.linspace(0, len(best.image) - 1, min(_GUESSED, len(best.image))).long()
+    counts: list[int] = heads.nearest(images, best.take(rows.to(best.image.device))).tolist()
+    return counts
+
+
+def collapse(beside: BesideNothing) -> str:
+    """The map explains nothing: images gain hardly more by it than images of nothing do."""
+    if beside.lead >= _LEAD:
+        return ""
+    return (
+        f"collapse: images gain {float(beside.gain.mean()):.1f} nats by the other half's map and images of nothing "
+        f"{float(beside.of_nothing.mean()):.1f}, a lead of {beside.lead:.2f} standard deviations"
+    )
+
+
+def no_structure(beside: BesideNothing) -> str:
+    """The same of a finished map, whose halves were refined apart."""
+    if beside.lead >= _LEAD:
+        return ""
+    return (
+        f"no structure was found: images gain {float(beside.gain.mean()):.1f} nats by the other half's map, and images of "
+        f"nothing {float(beside.of_nothing.mean()):.1f} (a lead of {beside.lead:.2f} standard deviations; a structure gives "
+        f"{_LEAD:g} or more)"
+    )
+
+
+def hollow_shell(density: Tensor, diameter: float) -> str:
+    """The map is much the same in all directions, or lies on a shell around an empty middle.
+
+    density: `(d, d, d)`; diameter: the particle's, fraction of the box
+    """
+    share, middle = roundness(density, diameter)
+    if share <= _SHARE and not (middle < _EMPTY and share > _SHARE / 2):
+        return ""
+    return (
+        f"hollow shell: {100 * share:.0f} % of the map's power is the same in all directions, and its middle has "
+        f"{middle:.2f} times the density of its densest layer"
+    )
+
+
+def pile_up(views: Tensor, views_of_nothing: Tensor) -> str:
+    """The images crowd about one axis of the map or about the ring across it, and so do images of nothing.
+
+    Particles that lie on one side crowd too, but images of nothing then have no reason to.
+
+    views, views_of_nothing: unit vectors `(n, 3)`
+    """
+    (ring, axis), (ring_of_nothing, axis_of_nothing) = spread_of_views(views), spread_of_views(views_of_nothing)
+    if axis > _AXIS and axis_of_nothing > _AXIS:
+        return f"one-axis pile-up: views crowd about an axis ({axis:.2f} of 1, and images of nothing {axis_of_nothing:.2f})"
+    if ring < _RING and ring_of_nothing < _RING:
+        return f"one-axis pile-up: views crowd about a ring ({ring:.3f} off it, and images of nothing {ring_of_nothing:.3f})"
+    return ""
+
+
+def dead_heads(won: Sequence[int]) -> str:
+    """Heads that are hardly ever the nearest to the pose that won.
+
+    won: how many images each head was nearest for
+    """
+    dead = [number for number, count in enumerate(won, start=1) if count < _UNEVEN_HEADS * sum(won)]
+    if not dead:
+        return ""
+    names = ", ".join(str(number) for number in dead)
+    return f"dead heads: {names} of {len(won)} nearest to the winner in less than {100 * _UNEVEN_HEADS:.0f} % of the images"
+
+
+def overfitted_noise(gains: Gains) -> str:
+    """Images gain much more by the map they were part of than by one they were not."""
+    if gains.other >= _HELD_OUT * gains.own:
+        return ""
+    return (
+        f"overfitted noise: images gain {gains.own:.1f} nats by their own half's map and {gains.other:.1f} by the other's"
+    )
+
+
+def roundness(density: Tensor, diameter: float) -> tuple[float, float]:
+    """Share of a map's power in its spherical average, and the mean density of its middle over that of its densest layer.
+
+    density: `(d, d, d)`; diameter: the particle's, fraction of the box; nothing outside is looked at
+    """
+    box = density.shape[-1]
+    inside = (spherical_mask(box, diameter, device=density.device) == 1).flatten()
+    x = torch.arange(box, device=density.device) - box // 2
+    distance = (x[:, None, None] ** 2 + x[None, :, None] ** 2 + x**2).flatten()[inside].double().sqrt()
+    value, layer = density.flatten()[inside].double(), distance.round().long()
+    count = torch.bincount(layer).clamp_min(1)
+    mean = torch.bincount(layer, value) / count
+    middle = value[distance <= _CORE * diameter * box / 2].mean()
+    share = (count * mean**2).sum() / (value**2).sum().clamp_min(1e-30)
+    return float(share), float(middle / mean.max().clamp_min(1e-30))
+
+
+def spread_of_views(views: Tensor) -> tuple[float, float]:
+    """How far views are from a ring, and how near to an axis: the least and the largest eigenvalue of the mean of `v v^T`.
+
+    Evenly spread views have 1/3 and 1/3; 0 is a perfect ring, 1 a perfect axis. The eigenvalues do not tell a view from the
+    opposite one, which sees the same in a mirror.
+    """
+    v = views.double()
+    eigenvalue = torch.linalg.eigvalsh(v.mT @ v / len(v))
+    return float(eigenvalue[0]), float(eigenvalue[-1])

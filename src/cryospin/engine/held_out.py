@@ -1,0 +1,132 @@
+"""What images say of a map they had no part in, beside what images of nothing say of it.
+
+A map that images were aligned to fits them, right or wrong, and the better the more poses were tried. Two comparisons see
+through that. The images are split in two halves, and each is held against the map that the other half gives: what was fitted
+to one half's noise does not help the other. And images without a particle, of the same spectrum, look for their poses in the
+same map by the same search: what real images gain beyond these, they gain by being of a particle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cryospin.engine.candidates import GridProposer, search
+from cryospin.engine.problem import Problem
+from cryospin.fourier import FourierGrid
+from cryospin.kernels.types import Observations
+from cryospin.poses.gauss_newton import refine_poses
+from cryospin.poses.modes import Modes, Thinning
+from cryospin.proposals.grid import GridSearch
+from cryospin.volume.accumulated import AccumulatedVolume
+
+Volumes = Callable[[int], tuple[Tensor, FourierGrid]]
+"""Gives the lattice of half 0's or half 1's map."""
+
+_SEED = 11
+_SEARCHED = 150
+"""Images of each half that are compared with as many of nothing."""
+
+_STEPS = 1
+
+
+class Gains(NamedTuple):
+    """Mean over images of how much likelier each is with the particle than without, nats.
+
+    own: by the map of the half that the image belongs to
+    other: by the other half's map
+    """
+
+    own: float
+    other: float
+
+
+class BesideNothing(NamedTuple):
+    """What some images gain in the other half's map, and what images of nothing gain there.
+
+    gain, of_nothing: log-likelihood at the best pose over that of no particle, float64 `(n,)`, nats
+    views, views_of_nothing: the view directions they chose, in the map's frame, `(n, 3)`
+    """
+
+    gain: Tensor
+    of_nothing: Tensor
+    views: Tensor
+    views_of_nothing: Tensor
+
+    @property
+    def lead(self) -> float:
+        """By how many standard deviations of one image the images gain more than images of nothing do."""
+        spread = ((self.gain.var() + self.of_nothing.var()) / 2).sqrt()
+        return float((self.gain.mean() - self.of_nothing.mean()) / spread.clamp_min(1e-9))
+
+
+def halved(count: int, device: torch.device) -> Tensor:
+    """0 or 1 for each of so many images, at random but always the same: `(count,)`."""
+    return (torch.randperm(count, generator=torch.Generator().manual_seed(_SEED)) % 2).to(device)
+
+
+def half_volumes(problem: Problem, observations: Observations, modes: Modes, half: Tensor) -> Volumes:
+    """The two maps that the halves' own images give, each spread over its modes.
+
+    observations: with the weights they are to be inserted with, up to the frequency limit
+    """
+    radius, share = observations.disc.radius, modes.responsibilities()
+    lattices = []
+    for number in (0, 1):
+        rows = (half[modes.poses.image] == number).nonzero()[:, 0]
+        sums = AccumulatedVolume(FourierGrid(radius), problem.early_group)
+        sums.add(observations, modes.poses.take(rows), share[rows])
+        lattices.append(problem.masked_volume(sums.solve(problem.signal, radius), radius))
+    return lattices.__getitem__
+
+
+def gains(problem: Problem, observations: Observations, modes: Modes, half: Tensor, volumes: Volumes) -> Gains:
+    """Each image's best mode, after a step to its optimum in either map."""
+    own = other = 0.0
+    for number in (0, 1):
+        members = modes.take((half[modes.poses.image] == number).nonzero()[:, 0])
+        for which in (0, 1):
+            poses, misfit = refine_poses(
+                *volumes(which), observations, members.poses, steps=_STEPS, shift_sd=problem.shift_sd
+            )
+            total = -float(members.with_poses(poses, misfit).best().misfit.sum())
+            own, other = (own + total, other) if which == number else (own, other + total)
+    return Gains(own / len(half), other / len(half))
+
+
+def of_nothing(observations: Observations, generator: torch.Generator) -> Observations:
+    """The same images with random phases: their spectra, and no particle."""
+    phase = torch.rand(observations.images.shape, generator=generator) * (2 * math.pi)
+    return observations._replace(images=torch.polar(observations.images.abs(), phase.to(observations.device)))
+
+
+def beside_nothing(problem: Problem, observations: Observations, half: Tensor, volumes: Volumes) -> BesideNothing:
+    """Some images of each half look for their poses in the other half's map, and images of nothing do.
+
+    observations: weighted, up to the frequency limit
+    half: 0 or 1 for each of the observations
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    grid_search = GridSearch(problem.shift_sd, problem.shift_limit, generator)
+    thinning = Thinning.at(observations.disc.radius, group=problem.early_group)
+    found: list[tuple[Tensor, Tensor]] = []
+    for number in (0, 1):
+        rows = (half == number).nonzero()[:, 0]
+        rows = rows[torch.linspace(0, len(rows) - 1, min(_SEARCHED, len(rows))).long().to(rows.device)]
+        few = observations.take(rows)
+        everyone = torch.arange(len(rows), device=rows.device)
+        for images in (few, of_nothing(few, generator)):
+            volume, grid = volumes(1 - number)
+            proposer = GridProposer(grid_search)
+            modes = search([proposer], volume, grid, images, everyone, shift_sd=problem.shift_sd, thinning=thinning)
+            best = modes.best()
+            found.append((-best.misfit, best.poses.rotation[:, 2]))
+    real, nothing = found[::2], found[1::2]
+    (gain, views), (blank_gain, blank_views) = (
+        (torch.cat([g for g, _ in kind]), torch.cat([v for _, v in kind])) for kind in (real, nothing)
+    )
+    return BesideNothing(gain, blank_gain, views, blank_views)

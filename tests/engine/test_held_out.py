@@ -1,0 +1,116 @@
+"""What images say of a map they had no part in: right maps, wrong ones, and images of nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cryospin.engine.candidates import GridProposer
+from cryospin.engine.compete import Competition, Standing
+from cryospin.engine.held_out import beside_nothing, gains, half_volumes, halved, of_nothing
+from cryospin.engine.problem import Problem
+from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
+from cryospin.geometry.rotations import random_rotations
+from cryospin.kernels.types import Poses
+from cryospin.noise import weighted
+from cryospin.poses.modes import Modes
+from cryospin.proposals.grid import GridSearch
+
+BOX, COUNT, SHELL = 24, 400, 8
+NOISE = 0.8
+
+
+@pytest.fixture(scope="module")
+def setting(blobs, observe):
+    """Noisy images of the blobs, their map and their poses."""
+    g = torch.Generator().manual_seed(8)
+    density = blobs.density(BOX)
+    grid, disc = FourierGrid(10), HalfDisc.build(10)
+    true = Poses(torch.arange(COUNT), random_rotations(COUNT, g), torch.randn(COUNT, 2, generator=g) * 0.4)
+    observations = observe(map_to_grid(density, grid), grid, true, disc, BOX, noise=NOISE)
+    return pose(observations), density, true
+
+
+def pose(observations):
+    plain = observations._replace(weight=torch.ones_like(observations.weight))
+    return Problem.pose(plain, 5.0, mask_diameter=0.84, group=torch.eye(3)[None], last_shell=10)
+
+
+def modes_at(poses):
+    none = torch.zeros(len(poses.image), dtype=torch.float64)
+    return Modes(poses, none, none.long())
+
+
+def examined(problem, modes, noise=None):
+    """Gains of the images by the maps that given poses make, and beside images of nothing."""
+    some = weighted(problem.observations, problem.noise if noise is None else noise).up_to(SHELL)
+    half = halved(len(problem), problem.device)
+    volumes = half_volumes(problem, some, modes, half)
+    return gains(problem, some, modes, half, volumes), beside_nothing(problem, some, half, volumes)
+
+
+def competed(problem, density):
+    """Where a round of competition leads from some map."""
+    search = GridSearch(problem.shift_sd, problem.shift_limit, torch.Generator().manual_seed(1))
+    competition = Competition(problem, Standing(torch.arange(COUNT), density, problem.total), [GridProposer(search)])
+    competition.round(SHELL)
+    return competition.standing
+
+
+def test_halves_are_equal_and_always_the_same():
+    half = halved(101, torch.device("cpu"))
+    assert abs(int(half.sum()) - 50.5) < 1
+    assert torch.equal(half, halved(101, torch.device("cpu")))
+
+
+def test_at_true_poses_the_other_half_s_map_is_nearly_as_good_as_one_s_own(setting):
+    problem, _, true = setting
+    found, _ = examined(problem, modes_at(true))
+    assert found.own > found.other > 0.8 * found.own
+    # What the right pose of an average image is expected to gain, less what 200 images leave of the map.
+    assert 0.5 < found.other / float(problem.information[SHELL]) < 1.2
+
+
+def test_noise_helps_its_own_half_only(setting):
+    problem, _, true = setting
+    noise = pose(of_nothing(problem.observations, torch.Generator().manual_seed(4)))
+    found, _ = examined(noise, modes_at(true))
+    assert found.own > 0.5
+    assert found.other < 0.2 * found.own
+
+
+def test_images_of_nothing_keep_their_spectrum_and_lose_their_particle(setting):
+    problem, _, _ = setting
+    some = weighted(problem.observations, problem.noise)
+    nothing = of_nothing(some, torch.Generator().manual_seed(1))
+    assert torch.allclose(nothing.images.abs(), some.images.abs(), atol=1e-5)
+    likeness = (nothing.images * some.images.conj()).sum() / (some.images.abs() ** 2).sum()
+    assert abs(likeness) < 0.02
+
+
+def test_particles_gain_more_than_images_of_nothing_do(setting):
+    problem, _, true = setting
+    _, beside = examined(problem, modes_at(true))
+    assert beside.lead > 2
+    assert float(beside.of_nothing.mean()) < 0.2 * float(beside.gain.mean())
+
+
+def test_in_a_map_of_noise_that_competed_for_its_poses_images_gain_what_nothing_gains(setting):
+    """Aligned to a map of its own making, noise agrees with itself; fresh noise agrees as well."""
+    problem, density, _ = setting
+    noise = pose(of_nothing(problem.observations, torch.Generator().manual_seed(4)))
+    standing = competed(noise, density)
+    found, beside = examined(noise, standing.modes.best(), standing.noise)
+    assert found.own > 2
+    assert abs(beside.lead) < 0.4
+
+
+def test_of_two_starts_held_out_images_choose_the_right_one(setting):
+    problem, density, _ = setting
+    wrong = density.transpose(0, 2).clone()
+    wrong[: BOX // 2] = density[: BOX // 2]
+    (right, _), (bad, _) = (
+        examined(problem, standing.modes.best(), standing.noise)
+        for standing in (competed(problem, density), competed(problem, wrong))
+    )
+    assert right.other > bad.other + 2
