@@ -141,7 +141,7 @@ def test_a_run_on_a_device_keeps_everything_there(images, tmp_path, monkeypatch,
         monkeypatch.setattr(f"cryospin.engine.{module}._EPOCHS", 2)
     monkeypatch.setattr("cryospin.engine.explore_grid._BATCHES", 2)
     monkeypatch.setattr("cryospin.engine.refine.Refinement.epochs", 3)
-    monkeypatch.setattr("cryospin.stages._COMPETITORS", 80)
+    monkeypatch.setattr("cryospin.stages.COMPETITORS", 80)
     monkeypatch.setattr("cryospin.stages._STARTS", 1)
     monkeypatch.setattr("cryospin.checkpoints.SHARE", float("inf"))
     # Without CUDA, PyTorch only says that there is no bfloat16 on it.

@@ -1,4 +1,4 @@
-"""Poses by way of a symmetry: a bent map is straightened, mates look alike, and nothing happens without cause."""
+"""Poses by way of a symmetry, suspected or to be imposed: a bent map is straightened, and nothing happens without cause."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import torch
 
+from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
 from cryospin.evaluation.alignment import move_map
 from cryospin.evaluation.pose_error import pose_errors
-from cryospin.evaluation.symmetry import suspect
+from cryospin.evaluation.symmetry import suspects
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import exponential, from_relion_angles, random_rotations
 from cryospin.geometry.symmetry import point_group
@@ -24,7 +25,7 @@ from cryospin.preparation import prepare, true_poses
 from cryospin.second_opinion import RELEASED, SecondOpinion, mate_of
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
-from cryospin.stages import Refine, Work
+from cryospin.stages import LAST_SHELL, Compete, Refine, Work
 
 BOX, PIXEL, SNR = 36, 6.0, 0.3
 
@@ -50,10 +51,8 @@ def test_a_symmetric_map_looks_the_same_at_a_mate(blobs, generator):
 
 
 def test_only_what_looks_symmetric_is_suspected(blobs):
-    assert suspect(blobs.density(BOX)) is None
-    found = suspect(symmetric(blobs, "D2").density(BOX))
-    assert found is not None
-    assert found.name == "D2"
+    assert not suspects(blobs.density(BOX))
+    assert [s.name for s in suspects(symmetric(blobs, "D2").density(BOX))] == ["D2"]
 
 
 class Silent:
@@ -99,9 +98,9 @@ def test_what_fits_the_other_half_better_is_kept(blobs, tmp_path):
     density = symmetric(blobs, "D2").density(BOX)
     bent, straight = (refinement_at(tmp_path, density, bend)[0] for bend in (15.0, 0.0))
     mates = point_group("D2"), torch.zeros(3)
-    assert SecondOpinion(bent, "D2", mates, straight, RELEASED)._convinces(straight)
-    assert not SecondOpinion(straight, "D2", mates, bent, RELEASED)._convinces(bent)
-    assert not SecondOpinion(straight, "D2", mates, straight, RELEASED)._convinces(straight), "a tie is not won"
+    assert SecondOpinion(bent, mates, straight, RELEASED, ("D2",))._convinces(straight)
+    assert not SecondOpinion(straight, mates, bent, RELEASED, ("D2",))._convinces(bent)
+    assert not SecondOpinion(straight, mates, straight, RELEASED, ("D2",))._convinces(straight), "a tie is not won"
 
 
 def test_a_second_opinion_finds_the_poses_and_imposes_nothing(blobs, tmp_path):
@@ -120,3 +119,23 @@ def test_a_second_opinion_finds_the_poses_and_imposes_nothing(blobs, tmp_path):
 def test_a_map_without_symmetry_keeps_its_poses(blobs, tmp_path):
     first, _ = refinement_at(tmp_path, blobs.density(BOX), 0.0)
     assert SecondOpinion.on(first) is None
+
+
+def test_poses_compete_again_with_a_symmetry_that_hardly_shows(blobs, tmp_path):
+    first, truth = refinement_at(tmp_path, symmetric(blobs, "D2").density(BOX), 20.0)
+    problem, group = first.work.problem, point_group("D2")
+    settings = replace(first.work.settings, symmetry="D2")
+    work = Work(replace(problem, group=group), settings, first.work.journal)
+    images, noise = torch.arange(len(problem)), first.refinement.sets.noise
+    standing = Standing(images, first.refinement.sets.combined(), noise, first.refinement.modes)
+    stage = Compete(work, first.panel, Competition(work.problem, standing, first.panel.proposers), [LAST_SHELL])
+    stage = stage.step()
+    assert "D2 hardly shows" in work.journal.notes[-1]
+    assert not stage.work.problem.imposes_later
+    again = Compete.restored(work, stage.state())
+    assert torch.equal(again.work.problem.early_group, group), "a resumed competition imposes it too"
+    while not isinstance(stage, Refine):
+        stage = stage.step()
+    best = stage.refinement.modes.best().poses
+    errors = pose_errors(best.rotation, best.shift, truth.rotation, truth.shift, group)
+    assert float(errors.rotation_deg.median()) < 4.0

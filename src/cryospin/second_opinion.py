@@ -4,6 +4,7 @@ Poses found without symmetry may be bent: wrong by an angle that changes smoothl
 neighbours agree with each other and the map with all of them. Refinement hardly straightens it. In a symmetric particle it
 shows, since a bent map agrees with its turned self less than the particle does. So the poses are found again with the
 symmetry imposed, then refined without it, and both sets of poses are held against maps that their images had no part in.
+A map bent so much that only a part of its symmetry shows is looked at again afterwards, for the whole.
 
 A particle that is only nearly symmetric keeps its first poses. Since each may have been mistaken for one of its mates, an
 image's mates then compete with it, in a map that the images whose mind is clear decide.
@@ -11,18 +12,15 @@ image's mates then compete with it, in a map that the images whose mind is clear
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.half_sets import HalfSets
-from cryospin.engine.impose import upright
+from cryospin.engine.impose import averaged
 from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
-from cryospin.evaluation.alignment import move_map
-from cryospin.evaluation.symmetry import Symmetry, describe, suspect
+from cryospin.evaluation.symmetry import describe, suspects
 from cryospin.fourier import resample_map
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.types import Poses
@@ -45,6 +43,9 @@ _EPOCHS_WITH_MATES = 5
 _MOST_IMAGES = 20_000
 """Of more images no second opinion is sought: it takes as long as the first."""
 
+_MOST_GROUPS = 3
+"""Second opinions of one run."""
+
 IMPOSED, RELEASED, MATES, DECIDED = "imposed", "released", "mates", "decided"
 
 
@@ -52,46 +53,57 @@ class SecondOpinion:
     """Poses by way of a symmetry, and a verdict on them.
 
     first: the refinement without symmetry, finished
-    group: the point group that is suspected
+    mates: turns of the last group tried in the first map `(order, 3, 3)` and, in its pixels, the point `(3,)` they are about
     inner: the stage that is at work on the second poses
-    mates: the group's turns in the first map `(order, 3, 3)` and, in its pixels, the point `(3,)` they are about
     phase: what `inner` does: `IMPOSED` or `RELEASED` on the way to the second poses, `MATES` for the first ones with theirs,
         and `DECIDED` at the end
+    tried: the point groups suspected so far, the last of them now
+    straightened: whether the first poses were themselves found by way of a symmetry
     """
 
     name = "second opinion"
 
-    def __init__(self, first: Refine, group: str, mates: tuple[Tensor, Tensor], inner: Stage, phase: str) -> None:
-        self.work, self.first, self.group, self.mates = first.work, first, group, mates
-        self.inner, self.phase = inner, phase
+    def __init__(
+        self,
+        first: Refine,
+        mates: tuple[Tensor, Tensor],
+        inner: Stage,
+        phase: str,
+        tried: tuple[str, ...],
+        *,
+        straightened: bool = False,
+    ) -> None:
+        self.work, self.first, self.mates, self.inner = first.work, first, mates, inner
+        self.phase, self.tried, self.straightened = phase, tried, straightened
 
     @classmethod
-    def on(cls, first: Refine) -> SecondOpinion | None:
-        """What a finished refinement gives cause for; None where nothing looks symmetric, or a symmetry was imposed."""
-        problem, sets = first.work.problem, first.refinement.sets
-        if len(problem.group) > 1:
+    def on(cls, first: Refine, tried: tuple[str, ...] = (), *, straightened: bool = False) -> SecondOpinion | None:
+        """What a finished refinement gives cause for; None where nothing more looks symmetric, or a symmetry was imposed."""
+        problem, sets, journal = first.work.problem, first.refinement.sets, first.work.journal
+        if len(problem.group) > 1 or len(tried) == _MOST_GROUPS:
             return None
         density = resample_map(sets.combined().cpu(), min(_BOX, problem.box))
-        found = suspect(density)
+        found = next((s for s in suspects(density) if s.name not in tried), None)
         if found is None:
             return None
         if len(problem) > _MOST_IMAGES:
-            first.work.journal.note(
+            journal.note(
                 f"the map looks symmetric: {describe(found)}; a second opinion on so many images would take long: if the "
                 f"particle has {found.name}, run again with --symmetry {found.name}"
             )
             return None
-        first.work.journal.note(
+        journal.note(
             f"the map looks symmetric: {describe(found)}; its poses are found again with {found.name}, then without"
         )
-        work = _imposing(first.work, found.name)
-        standing = _symmetric_start(first, found, density)
+        work = first.work.imposing(point_group(found.name))
+        competitors = problem.order(first.panel.generator)[:COMPETITORS].sort().values
+        standing = Standing(competitors, averaged(density, found).to(problem.device), sets.noise)
         competition = Competition(work.problem, standing, first.panel.proposers)
         inner = Compete(work, first.panel, competition, [LAST_SHELL] * LAST_ROUNDS)
         inner.announce()
         about = found.centre * problem.box / density.shape[-1]
         mates = found.group.to(problem.device), about.float().to(problem.device)
-        return cls(first, found.name, mates, inner, IMPOSED)
+        return cls(first, mates, inner, IMPOSED, (*tried, found.name), straightened=straightened)
 
     @property
     def finished(self) -> bool:
@@ -110,8 +122,8 @@ class SecondOpinion:
         assert isinstance(self.inner, Refine), "no other stage is ever finished"
         if self.phase == IMPOSED:
             self.inner, self.phase = self._release(self.inner), RELEASED
-        elif self.phase == RELEASED and not self._convinces(self.inner):
-            self.inner, self.phase = self._with_mates(self.inner.panel), MATES
+        elif self.phase == RELEASED:
+            return self._decided(self.inner)
         else:
             self.phase = DECIDED
             return self
@@ -127,20 +139,22 @@ class SecondOpinion:
         """See `Stage.state`."""
         return {
             "first": self.first.state(),
-            "group": self.group,
             "mates": list(self.mates),
             "inner_stage": self.inner.name,
             "inner": self.inner.state(),
             "phase": self.phase,
+            "tried": list(self.tried),
+            "straightened": self.straightened,
         }
 
     @classmethod
     def restored(cls, work: Work, state: State) -> SecondOpinion:
         """See `Stage.restored`."""
-        turns, about = state["mates"]
-        within = _imposing(work, state["group"]) if state["phase"] == IMPOSED else work
+        (turns, about), phase, tried = state["mates"], state["phase"], tuple(state["tried"])
+        within = work.imposing(point_group(tried[-1])) if phase == IMPOSED else work
         inner = STAGES[state["inner_stage"]].restored(within, state["inner"])
-        return cls(Refine.restored(work, state["first"]), state["group"], (turns, about), inner, state["phase"])
+        first = Refine.restored(work, state["first"])
+        return cls(first, (turns, about), inner, phase, tried, straightened=state["straightened"])
 
     def _release(self, imposed: Refine) -> Refine:
         """The same half-sets and poses without the symmetry."""
@@ -148,15 +162,26 @@ class SecondOpinion:
         sets = HalfSets.restored(self.work.problem, end.sets.state())
         return Refine(self.work, imposed.panel, Refinement(sets, end.modes, end.limit, imposed.panel.rescuers))
 
+    def _decided(self, second: Refine) -> Stage:
+        """Goes on with the better poses of two: another opinion on them, or with their mates where none was of use."""
+        convinces = self._convinces(second)
+        kept, straightened = (second, True) if convinces else (self.first, self.straightened)
+        if another := SecondOpinion.on(kept, self.tried, straightened=straightened):
+            return another
+        self.inner, self.phase = (kept, DECIDED) if straightened else (self._with_mates(second.panel), MATES)
+        self.inner.announce()
+        return self
+
     def _convinces(self, second: Refine) -> bool:
         """Whether the second poses fit the other half's map clearly better than the first do."""
         sets = self.first.refinement.sets
         limit = min(r.refinement.limit for r in (self.first, second))
         before, after = (_held_out_misfit(r.refinement, sets, limit) for r in (self.first, second))
         convinces = before - after > _CLEARLY
+        kept = "the second poses are kept, with no symmetry imposed" if convinces else "the first poses are kept"
         self.work.journal.note(
-            f"second opinion: misfit to the other half's map {after:.2f} nats by way of {self.group}, {before:.2f} without; "
-            + ("the second poses are kept, with no symmetry imposed" if convinces else "the first poses are kept")
+            f"second opinion: misfit to the other half's map {after:.2f} nats by way of {self.tried[-1]}, "
+            f"{before:.2f} without; {kept}"
         )
         return convinces
 
@@ -177,21 +202,6 @@ def mate_of(poses: Poses, turn: Tensor, about: Tensor) -> Poses:
     """
     moved = (poses.rotation @ (about - turn @ about))[:, :2]
     return Poses(poses.image, poses.rotation @ turn, poses.shift + moved)
-
-
-def _imposing(work: Work, name: str) -> Work:
-    """The same work with a point group imposed throughout."""
-    group = point_group(name).to(work.problem.device)
-    return replace(work, problem=replace(work.problem, group=group, early_group=group))
-
-
-def _symmetric_start(first: Refine, found: Symmetry, density: Tensor) -> Standing:
-    """Where a competition with the symmetry begins: the map on its axes, averaged over the group."""
-    problem, panel = first.work.problem, first.panel
-    standing = upright(density, found)
-    mates = [move_map(standing, mate, torch.zeros(3)) for mate in point_group(found.name)]
-    competitors = problem.order(panel.generator)[:COMPETITORS].sort().values
-    return Standing(competitors, torch.stack(mates).mean(0).to(problem.device), first.refinement.sets.noise)
 
 
 def _held_out_misfit(refinement: Refinement, common: HalfSets, limit: int) -> float:

@@ -6,7 +6,7 @@ two steps its state is all that a run needs to be continued; nothing else is car
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -18,7 +18,7 @@ from cryospin.engine.explore_grid import GridExploration
 from cryospin.engine.explore_heads import HeadExploration
 from cryospin.engine.failures import examine
 from cryospin.engine.half_sets import JOINED, HalfSets
-from cryospin.engine.impose import axes_in, put_on_axes
+from cryospin.engine.impose import averaged, axes_in, put_on_axes
 from cryospin.engine.panel import Panel
 from cryospin.engine.problem import Problem
 from cryospin.engine.recentre import recentre
@@ -47,6 +47,9 @@ FIRST_SHELL, LAST_SHELL = 9, 12
 LAST_ROUNDS = 3
 """The competition ends after so many rounds at its last limit."""
 
+_STRAIGHT = 0.75
+"""A map whose symmetry is to be imposed but scores less is bent: its poses are found again in its average over the group."""
+
 COMPETITORS = 5000
 """At most so many images take part in the competition; the others get their poses at its end."""
 
@@ -65,6 +68,11 @@ class Work:
     def panel(self, state: State) -> Panel:
         """The proposers whose state this is."""
         return Panel.restored(self.problem, self.settings.explores_with, state)
+
+    def imposing(self, group: Tensor | None = None) -> Work:
+        """The same work with a point group, its own or another, imposed throughout."""
+        group = self.problem.group if group is None else group.to(self.problem.device)
+        return replace(self, problem=replace(self.problem, group=group, early_group=group))
 
 
 class Stage(Protocol):
@@ -242,18 +250,41 @@ class Compete:
         reason = switch_reason(self.competition) if limit == LAST_SHELL else ""
         if not reason and self.limits:
             return self
+        if again := self._straightened():
+            return again
         journal.note(f"switch to direct optimisation: {reason or 'the bound on rounds was reached'}")
         return Enlist(self.work, self.panel, self.competition.standing)
 
     def state(self) -> State:
         """See `Stage.state`."""
-        return {"panel": self.panel.state(), "competition": self.competition.state(), "limits": self.limits}
+        return {
+            "panel": self.panel.state(),
+            "competition": self.competition.state(),
+            "limits": self.limits,
+            "imposing": not self.work.problem.imposes_later,
+        }
 
     @classmethod
     def restored(cls, work: Work, state: State) -> Compete:
         """See `Stage.restored`."""
+        work = work.imposing() if state["imposing"] else work
         tried = Tried.restored(work, {**state, "loss": 0.0, "failures": []})
         return cls(work, tried.panel, tried.competition, state["limits"])
+
+    def _straightened(self) -> Compete | None:
+        """A competition with the symmetry that is to be imposed, where a map found without it hardly shows it."""
+        problem, before = self.work.problem, self.competition.standing
+        if not problem.imposes_later:
+            return None
+        found = axes_in(before.density, problem, self.work.settings.imposed)
+        if found.score >= _STRAIGHT:
+            return None
+        self.work.journal.note(f"{found.name} hardly shows, so poses compete again with it imposed: {describe(found)}")
+        work, standing = self.work.imposing(), Standing(before.images, averaged(before.density, found), before.noise)
+        competition = Competition(work.problem, standing, self.panel.proposers)
+        stage = Compete(work, self.panel, competition, [LAST_SHELL] * LAST_ROUNDS)
+        stage.announce()
+        return stage
 
 
 class Enlist:
@@ -287,11 +318,17 @@ class Enlist:
 
     def state(self) -> State:
         """See `Stage.state`."""
-        return {"panel": self.panel.state(), "standing": self.standing.state(), "modes": self.modes.state()}
+        return {
+            "panel": self.panel.state(),
+            "standing": self.standing.state(),
+            "modes": self.modes.state(),
+            "imposing": not self.work.problem.imposes_later,
+        }
 
     @classmethod
     def restored(cls, work: Work, state: State) -> Enlist:
         """See `Stage.restored`."""
+        work = work.imposing() if state["imposing"] else work
         return cls(work, work.panel(state["panel"]), Standing.restored(state["standing"]), Modes.restored(state["modes"]))
 
     def _searched(self, rows: Tensor) -> Modes:

@@ -45,7 +45,7 @@ class AutoDecoding:
         shift_rate = 0.0 if options.shifts == "none" else options.shift_rate
         first, second = options.pose_betas
         self.table = PoseTable(poses, options.rotation_rate, shift_rate, (first, second))
-        self.for_volume = torch.optim.Adam(volume.parameters(), lr=options.decoding_volume_rate)  # type: ignore[arg-type]
+        self.for_volume = torch.optim.Adam(volume.parameters(), lr=options.decoding_volume_rate, fused=True)  # type: ignore[arg-type]
 
     @property
     def poses(self) -> Poses:

@@ -24,8 +24,6 @@ from cryospin.state import State, optimiser_state, restore_optimiser
 from cryospin.volume.hartley import Slicer
 
 _CHUNK = 256
-_RISE = 0.7
-"""Share of the epochs over which a rising frequency limit rises."""
 
 
 class LearnedVolume(Protocol):
@@ -81,8 +79,8 @@ class AutoEncoding:
         self.generator = generator
         self.epochs, self.done = options.encoding_epochs, 0
         self._limit_frequencies()
-        self.for_encoder = torch.optim.Adam(encoder.parameters(), lr=options.encoder_rate)
-        self.for_volume = torch.optim.Adam(volume.parameters(), lr=options.volume_rate)  # type: ignore[arg-type]
+        self.for_encoder = torch.optim.Adam(encoder.parameters(), lr=options.encoder_rate, fused=True)
+        self.for_volume = torch.optim.Adam(volume.parameters(), lr=options.volume_rate, fused=True)  # type: ignore[arg-type]
         self.shifts = _square_of_shifts(options.shift_limit * problem.box, options.shift_step).to(problem.device)
         heads = [f"head {i + 1}" for i in range(options.heads)]
         self.names = heads + ([f"{name}, turned" for name in heads] if options.symmetrised else [])
@@ -152,7 +150,7 @@ class AutoEncoding:
         """Compare images up to this epoch's frequency limit: the last one, unless the options have it rise."""
         last = self.problem.last_shell
         first = min(self.options.first_shell or last, last)
-        risen = min(1.0, self.done / max(1.0, _RISE * self.epochs))
+        risen = min(1.0, self.done / max(1.0, self.options.rise * self.epochs))
         self.observations = self.problem.observations.up_to(round(first + (last - first) * risen))
         self.loss = FourierLoss(self.options.loss, self.observations.disc)
 

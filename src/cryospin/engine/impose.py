@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from cryospin.engine.problem import Problem
 from cryospin.evaluation.alignment import move_map
 from cryospin.evaluation.symmetry import Symmetry, find_symmetry
+from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.types import Poses
 from cryospin.volume.mask import outline_mask
 
@@ -20,6 +22,13 @@ def axes_in(density: Tensor, problem: Problem, name: str) -> Symmetry:
 def upright(density: Tensor, found: Symmetry) -> Tensor:
     """The map `(d, d, d)` turned and moved until a point group's axes in it stand as `point_group` has them."""
     return move_map(density, found.frame.T, -found.frame.T @ found.centre)
+
+
+def averaged(density: Tensor, found: Symmetry) -> Tensor:
+    """The map `upright`, averaged over its mates."""
+    standing = upright(density, found)
+    mates = [move_map(standing, mate, torch.zeros(3)) for mate in point_group(found.name)]
+    return torch.stack(mates).mean(0).to(density.device)
 
 
 def put_on_axes(density: Tensor, poses: Poses, problem: Problem, found: Symmetry) -> tuple[Tensor, Poses]:

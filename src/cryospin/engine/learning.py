@@ -40,8 +40,9 @@ class Learning:
     symmetrised: whether the image turned by 180 degrees in its plane is tried too
     shifts: `search` the best of a grid for each candidate, `head` to have one learned, `none`
     shift_limit, shift_step: reach of that grid as a fraction of the box, and its step in pixels
-    first_shell: frequency limit of the first epoch, cycles per box, from where it rises evenly over 70 % of
-        auto-encoding; 0 to compare all frequencies from the start, as published
+    first_shell: frequency limit of the first epoch, cycles per box; 0 to compare all frequencies from the start, as
+        published
+    rise: share of auto-encoding over which that limit rises evenly to the last frequency
     batch: images in a step
     encoder_rate, volume_rate: Adam's, while encoding
     encoding_epochs, decoding_epochs: passes over all images in the two stages
@@ -67,6 +68,7 @@ class Learning:
     shift_limit: float = 0.08
     shift_step: float = 1.0
     first_shell: int = 0
+    rise: float = 0.7
     batch: int = 32
     encoder_rate: float = 1e-4
     volume_rate: float = 5e-3

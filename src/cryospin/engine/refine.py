@@ -45,7 +45,7 @@ class Refinement:
     """
 
     stage = "refine"
-    epochs = 12
+    epochs = 20
 
     def __init__(self, sets: HalfSets, modes: Modes, limit: int, proposers: list[Proposer]) -> None:
         self.sets, self.modes, self.limit, self.proposers = sets, modes, limit, proposers

@@ -47,9 +47,15 @@ _OF_ITS_OWN = 0.1
 _GLANCE_SHELL, _GLANCED = 6, 0.35
 """Frequency limit of the first look, and the score there that deserves a second; its axes are off by some degrees."""
 
-_SUSPICIOUS, _STANDING_OUT, _NEARLY_PERFECT, _NEARLY = 0.45, 3.5, 0.9, 0.75
-"""A bent map of a symmetric particle still scores so much, by so many standard deviations more than about random axes
-unless it is perfect, and for the whole group this share of what a part scores."""
+_SUSPICIOUS, _STANDING_OUT, _NEARLY_PERFECT = 0.45, 3.5, 0.9
+"""A bent map of a symmetric particle still scores so much for a part of its group, and by so many standard deviations more
+than about random axes, unless it is perfect."""
+
+_ALMOST_STANDING_OUT, _MOSTLY = 2.5, 0.5
+"""So many do where turns half-way between the main axis' own score less by this share, which a round map's do not."""
+
+_NEARLY, _PARTLY = 0.75, 0.6
+"""For the whole group it scores this share of what it does for a part, or if it is bent badly the second."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,9 @@ class Symmetry:
     def stands_out(self) -> bool:
         """Whether the map may be one of a particle with this symmetry whose poses are not yet right."""
         mean, spread = self.random
-        least = max(_SUSPICIOUS, min(mean + _STANDING_OUT * spread, _NEARLY_PERFECT))
-        return self.score >= least and self.has_its_own_fold
+        sharp = self.score - self.between >= _MOSTLY * self.score
+        least = mean + (_ALMOST_STANDING_OUT if sharp else _STANDING_OUT) * spread
+        return self.score >= min(least, _NEARLY_PERFECT) and self.has_its_own_fold
 
     @property
     def has_its_own_fold(self) -> bool:
@@ -160,15 +167,19 @@ def recognise(density: Tensor, radius: int | None = None, fsc: Tensor | None = N
     return Candidates(tuple(sorted(found, key=lambda s: -s.score)), expected, radius)
 
 
-def suspect(density: Tensor) -> Symmetry | None:
-    """The largest group that a map might have if its poses were better, or None.
+def suspects(density: Tensor) -> list[Symmetry]:
+    """Groups that a map might have if its poses were better: the likeliest, and a larger one that is less likely.
 
     density: `(d, d, d)`, masked, at low resolution, the particle about in the middle
     """
     spectra = AxisSpectra.of(density, _GLANCE_SHELL, COARSE)
     coarse = _coarse_scores(spectra)
     found = [find_symmetry(density, n, _COARSE_SHELL, spectra) for n in _promising(coarse) if coarse[n] > _GLANCED]
-    return _largest([s for s in found if s.stands_out], _NEARLY)
+    likely = [s for s in found if s.stands_out]
+    if max((s.score for s in likely), default=0.0) < _SUSPICIOUS:
+        return []
+    chosen = [_largest(likely, share) for share in (_NEARLY, _PARTLY)]
+    return list({s.name: s for s in chosen if s is not None}.values())
 
 
 def find_symmetry(density: Tensor, name: str, radius: int | None = None, spectra: AxisSpectra | None = None) -> Symmetry:

@@ -64,7 +64,7 @@ class HeadProposals:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoder = Encoder(heads).to(device)
-        self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=_LEARNING_RATE)
+        self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=_LEARNING_RATE, fused=True)
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.trained = False
 

@@ -20,24 +20,27 @@ _LEAST = 2
 class GaussianPyramid(nn.Module):
     """An image beside ever stronger blurs of itself, all of the same size.
 
+    A Gaussian blurs along x and then along y, 22 products a pixel where the square kernel takes 121.
+
     octaves: blurred copies besides the (almost) untouched one
     size: pixels of the kernels; variance: of the first, square pixels; scaling: from one to the next
     """
 
     kernels: Tensor
+    """One line of each blur, `(octaves + 1, size)`."""
 
     def __init__(self, octaves: int, size: int, variance: float, scaling: float) -> None:
         super().__init__()
-        x = torch.arange(size) - size // 2
-        square = x[:, None] ** 2 + x**2
+        square = (torch.arange(size) - size // 2) ** 2
         blurs = torch.stack([torch.exp(-square / (2 * variance * scaling**i)) for i in range(octaves + 1)])
-        self.register_buffer("kernels", (blurs / blurs.sum((1, 2), keepdim=True))[:, None])
+        self.register_buffer("kernels", blurs / blurs.sum(1, keepdim=True))
 
     def forward(self, images: Tensor) -> Tensor:
         """`(n, D, D)` to `(n, octaves + 1, D, D)`, each channel of each image of one mean and variance."""
         reach = self.kernels.shape[-1] // 2
         padded = nn.functional.pad(images[:, None], (reach,) * 4, mode="reflect")
-        channels = nn.functional.conv2d(padded, self.kernels)
+        along_x = nn.functional.conv2d(padded, self.kernels[:, None, None, :])
+        channels = nn.functional.conv2d(along_x, self.kernels[:, None, :, None], groups=len(self.kernels))
         variance, mean = torch.var_mean(channels, dim=(2, 3), keepdim=True)
         return (channels - mean) * (_SD / variance.clamp_min(1e-12).sqrt()) + _MEAN
 
