@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.candidates import GridProposer
+from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.held_out import beside_nothing, gains, half_volumes, halved, of_nothing
 from cryospin.engine.problem import Problem
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
@@ -80,7 +80,7 @@ def test_noise_helps_its_own_half_only(setting):
 
 
 def test_images_of_nothing_keep_their_spectrum_and_lose_their_particle(setting):
-    problem, _, true = setting
+    problem, _, _ = setting
     some = weighted(problem.observations, problem.noise)
     nothing = of_nothing(some, torch.Generator().manual_seed(1))
     assert torch.allclose(nothing.images.abs(), some.images.abs(), atol=1e-5)
