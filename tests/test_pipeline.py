@@ -22,6 +22,7 @@ from cryospin.formats.star import read_star
 from cryospin.formats.volume import read_map
 from cryospin.geometry.symmetry import point_group
 from cryospin.pipeline import reconstruct
+from cryospin.run import load_run
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, density_from_source, simulate
 
@@ -117,6 +118,11 @@ def test_the_hand_agrees_between_maps_and_poses(run, data, figures):
     other = evaluate(run / "map_other_hand.mrc", truth_map=data / "truth.mrc")
     assert {figures["hand"], other["hand"]} == {"same", "flipped"}
     assert other["resolution_A"]["fsc_0_5"] == pytest.approx(figures["resolution_A"]["fsc_0_5"], rel=0.05)
+
+
+def test_a_structure_is_found(run, listener):
+    assert load_run(run).found_structure is True
+    assert [note for note in listener.notes if "looks wrong" in note or "no structure" in note] == []
 
 
 def test_metrics_follow_the_run(run, listener):

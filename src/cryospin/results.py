@@ -247,6 +247,10 @@ class RunFolder:
         """Say that every result is there."""
         self._write_text("checkpoints/finished.json", json.dumps(summary, indent=1) + "\n")
 
+    def summary(self) -> dict[str, Any]:
+        """What `finish` wrote."""
+        return dict(json.loads((self.checkpoints / "finished.json").read_text()))
+
     @staticmethod
     def refuse_if_used(path: Path) -> None:
         """Raise `InputError` for a folder that holds a run already, or for something that is no folder."""

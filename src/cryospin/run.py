@@ -130,6 +130,12 @@ class Run:
         curve = torch.tensor([1.0, *self.fsc["fsc_corrected"]])
         return resolution(curve, _GOLD_STANDARD, float(self.fsc["resolution_A"][0]))
 
+    @property
+    def found_structure(self) -> bool | None:
+        """Whether images fit the map better than images of nothing do; None for a run of an earlier version."""
+        found: bool | None = RunFolder(self.path).summary().get("found_structure")
+        return found
+
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row an epoch: stage, seconds, frequency limit, loss, change of the poses and so on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cryospin.engine import failures
 from cryospin.engine.candidates import GridProposer
 from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.failures import (
@@ -90,6 +91,16 @@ def test_what_does_not_help_held_out_images_is_overfitted():
     assert overfitted_noise(Gains(20.0, 18.0)) == ""
 
 
+def test_a_map_of_few_images_of_noise_is_overfitted(start):
+    """Each image in the map of its own half, at whatever pose: it agrees with what it left there."""
+    competed, images, _ = start
+    few = of_nothing(images.take(torch.arange(COUNT)), torch.Generator().manual_seed(4))
+    problem, standing = competed(few)
+    standing.modes = standing.modes.best().take(torch.arange(30))
+    standing.images = torch.arange(30)
+    assert any(line.startswith("overfitted noise: ") for line in examine(problem, standing, SHELL, None).failures)
+
+
 @pytest.fixture(scope="module")
 def start(blobs, observe):
     """A problem, and what a round of competition in some map leads to."""
@@ -124,7 +135,8 @@ def test_a_start_on_images_of_nothing_collapses(start):
     assert any(line.startswith("collapse: ") for line in found.failures)
 
 
-def test_heads_that_no_image_is_near_to_are_found_in_a_start(start):
+def test_heads_that_no_image_is_near_to_are_found_in_a_start(start, monkeypatch):
+    monkeypatch.setattr(failures, "_TAUGHT", COUNT)
     problem, standing = start[0]()
     heads = HeadProposals(3)
     with torch.no_grad():

@@ -21,15 +21,17 @@ from cryospin.proposals.heads import HeadProposals
 from cryospin.volume.mask import spherical_mask
 
 _LEAD = 0.5
-_SHARE = 0.85
-_EMPTY = 0.25
+_ROUND = 0.87
+_EMPTY, _ROUNDED = 0.15, 0.6
 _CORE = 0.3
 """Of the particle's radius: what counts as its middle."""
 
-_AXIS, _RING = 0.9, 0.02
-_UNEVEN_HEADS = 0.01
-_GUESSED = 1000
-_HELD_OUT = 0.5
+_AXIS, _RING = 0.9, 0.04
+_DEAD = 0.01
+_GUESSED = _TAUGHT = 1000
+"""So many images say which heads are alive, and heads that learned from fewer are still to come to life."""
+
+_HELD_OUT = 0.8
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def examine(problem: Problem, standing: Standing, radius: int, heads: HeadPropos
         collapse(beside),
         hollow_shell(standing.density, problem.mask_diameter),
         pile_up(best.poses.rotation[:, 2], beside.views_of_nothing),
-        dead_heads(_nearest(heads, images, best.poses) if heads else []),
+        dead_heads(_nearest(heads, images, best.poses) if heads and len(half) >= _TAUGHT else []),
         overfitted_noise(gained),
     )
     return Examination(gained, [line for line in said if line])
@@ -71,7 +73,11 @@ def _nearest(heads: HeadProposals, images: Observations, best: Poses) -> list[in
 
 
 def collapse(beside: BesideNothing) -> str:
-    """The map explains nothing: images gain hardly more by it than images of nothing do."""
+    """The map explains nothing: images gain hardly more by it than images of nothing do.
+
+    Noise led by -0.04 to 0.28 standard deviations in eight cases of 100 to 3,000 images; right starts by 1.9 to 3.1,
+    and even wrong ones, since they are of a particle, by 0.8 or more.
+    """
     if beside.lead >= _LEAD:
         return ""
     return (
@@ -94,10 +100,14 @@ def no_structure(beside: BesideNothing) -> str:
 def hollow_shell(density: Tensor, diameter: float) -> str:
     """The map is much the same in all directions, or lies on a shell around an empty middle.
 
+    The spherical average held 13 to 76 % of the power after the first round on ten structures, and 98 % of made balls
+    and shells. The middle of GroEL, a barrel, has 0.10 times the density of its densest layer, but then only 32 % is
+    round. A virus or ferritin is a shell: all its starts are found to be, and the best by held-out likelihood goes on.
+
     density: `(d, d, d)`; diameter: the particle's, fraction of the box
     """
     share, middle = roundness(density, diameter)
-    if share <= _SHARE and not (middle < _EMPTY and share > _SHARE / 2):
+    if share < _ROUND and not (middle < _EMPTY and share > _ROUNDED):
         return ""
     return (
         f"hollow shell: {100 * share:.0f} % of the map's power is the same in all directions, and its middle has "
@@ -108,7 +118,10 @@ def hollow_shell(density: Tensor, diameter: float) -> str:
 def pile_up(views: Tensor, views_of_nothing: Tensor) -> str:
     """The images crowd about one axis of the map or about the ring across it, and so do images of nothing.
 
-    Particles that lie on one side crowd too, but images of nothing then have no reason to.
+    Particles that lie on one side crowd too, but that is no reason for images of nothing to. Even views have 0.33 and
+    0.33; after the first round ten structures, elongated ones among them, had at most 0.72 on the axis and at least
+    0.12 off the ring, and two whose particles lie on one side the same (0.07 at the end of a run). Images of nothing
+    alone say little: an elongated map draws them to 0.90. A wrong start from 100 images had 0.03 off a ring.
 
     views, views_of_nothing: unit vectors `(n, 3)`
     """
@@ -123,17 +136,24 @@ def pile_up(views: Tensor, views_of_nothing: Tensor) -> str:
 def dead_heads(won: Sequence[int]) -> str:
     """Heads that are hardly ever the nearest to the pose that won.
 
+    After a first pass over 3,000 images each of seven heads was nearest for 7 to 19 %.
+
     won: how many images each head was nearest for
     """
-    dead = [number for number, count in enumerate(won, start=1) if count < _UNEVEN_HEADS * sum(won)]
+    dead = [number for number, count in enumerate(won, start=1) if count < _DEAD * sum(won)]
     if not dead:
         return ""
     names = ", ".join(str(number) for number in dead)
-    return f"dead heads: {names} of {len(won)} nearest to the winner in less than {100 * _UNEVEN_HEADS:.0f} % of the images"
+    return f"dead heads: {names} of {len(won)} nearest to the winner in less than {100 * _DEAD:.0f} % of the images"
 
 
 def overfitted_noise(gains: Gains) -> str:
-    """Images gain much more by the map they were part of than by one they were not."""
+    """Images gain much more by the map they were part of than by one they were not.
+
+    Of what images gained by their own half's map they kept 98 to 99 % by the other's in right starts from 3,000 images
+    and 86 % in one from 100; wrong starts from 100 images kept 77 %, and noise 62 %. Noise that thousands of images
+    share keeps nearly all, for their poses were found in one map: that is for `collapse` to find.
+    """
     if gains.other >= _HELD_OUT * gains.own:
         return ""
     return (
