@@ -12,6 +12,7 @@ import torch
 
 from cryospin import checkpoints
 from cryospin.cli import main
+from cryospin.engine.autoencode import AutoEncoding
 from cryospin.engine.record import Silence
 from cryospin.engine.trace import Trace
 from cryospin.evaluation.evaluate import evaluate
@@ -151,3 +152,15 @@ def test_bad_options_end_in_one_line(data, tmp_path, capsys, monkeypatch, argume
         main()
     assert end.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_head_that_wins_nothing_is_named(data, tmp_path, monkeypatch):
+    learn = AutoEncoding._learn
+
+    def without_the_second(self, some):
+        losses, winner = learn(self, some)
+        return losses, torch.where(winner == 1, 0, winner)
+
+    monkeypatch.setattr(AutoEncoding, "_learn", without_the_second)
+    run(data, tmp_path / "run", "paper", decoding_epochs=0, heads=3)
+    assert "warning: dead heads: 2 of 3 nearest to the winner" in (tmp_path / "run" / "log.txt").read_text()

@@ -75,7 +75,7 @@ def _nearest(heads: HeadProposals, images: Observations, best: Poses) -> list[in
 def collapse(beside: BesideNothing) -> str:
     """The map explains nothing: images gain hardly more by it than images of nothing do.
 
-    Noise led by -0.04 to 0.28 standard deviations in eight cases of 100 to 3,000 images; right starts by 1.9 to 3.1,
+    Noise led by -0.08 to 0.28 standard deviations in eight cases of 100 to 3,000 images; right starts by 1.9 to 3.1,
     and even wrong ones, since they are of a particle, by 0.8 or more.
     """
     if beside.lead >= _LEAD:
@@ -119,8 +119,8 @@ def pile_up(views: Tensor, views_of_nothing: Tensor) -> str:
     """The images crowd about one axis of the map or about the ring across it, and so do images of nothing.
 
     Particles that lie on one side crowd too, but that is no reason for images of nothing to. Even views have 0.33 and
-    0.33; after the first round ten structures, elongated ones among them, had at most 0.72 on the axis and at least
-    0.12 off the ring, and two whose particles lie on one side the same (0.07 at the end of a run). Images of nothing
+    0.33; after the first round ten structures, elongated ones among them, had at most 0.77 on the axis and at least
+    0.10 off the ring, and two whose particles lie on one side the same (0.07 at the end of a run). Images of nothing
     alone say little: an elongated map draws them to 0.90. A wrong start from 100 images had 0.03 off a ring.
 
     views, views_of_nothing: unit vectors `(n, 3)`
