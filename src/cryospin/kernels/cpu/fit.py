@@ -9,7 +9,8 @@ from cryospin.fourier import FourierGrid
 from cryospin.kernels.cpu.arithmetic import sine_cosine
 from cryospin.kernels.cpu.compile import F, compiled
 from cryospin.kernels.cpu.each_pose import each_pose
-from cryospin.kernels.cpu.interpolation import interpolate_values
+from cryospin.kernels.cpu.interpolation import interpolate_values, workspace
+from cryospin.kernels.cpu.tiles import BLOCK, tiles
 from cryospin.kernels.types import Fit, Observations, Poses
 
 
@@ -20,16 +21,27 @@ def fits(volume: Tensor, grid: FourierGrid, observations: Observations, poses: P
 
 @compiled
 def _fit_part(volume, half, padding, images, ctf, weight, group, scale, kx, ky, image, rotations, shifts, box, rows, out):
-    buffer = np.empty((2, kx.size), np.float32)
-    for j in rows:
+    space, buffer = workspace(4), np.empty((2, BLOCK), np.float32)
+    for j, start, stop in tiles(rows, kx.size):
         i = image[j]
-        interpolate_values(volume, half, padding, rotations[j], kx, ky, buffer)
-        _compare(buffer, -shifts[j, 0] / box, -shifts[j, 1] / box, images[i], ctf[i], weight[group[i]], kx, ky, out[j])
+        some_x, some_y = kx[start:stop], ky[start:stop]
+        interpolate_values(volume, half, padding, rotations[j], some_x, some_y, space, buffer)
+        _compare(
+            buffer,
+            -shifts[j, 0] / box,
+            -shifts[j, 1] / box,
+            images[i, 2 * start : 2 * stop],
+            ctf[i, start:stop],
+            weight[group[i], start:stop],
+            some_x,
+            some_y,
+            out[j],
+        )
 
 
 @compiled
 def _compare(buffer, tx, ty, image, ctf, weight, kx, ky, out):
-    """Cross term and power, in the frame where the shift's phase is taken off the image."""
+    """Add cross term and power of some of a slice, in the frame where the shift's phase is taken off the image."""
     vr, vi = buffer[0], buffer[1]
     cross = power = F(0)
     for p in range(kx.size):
@@ -40,4 +52,5 @@ def _compare(buffer, tx, ty, image, ctf, weight, kx, ky, out):
         re, im = image[2 * p], image[2 * p + 1]
         cross += w * ((re * cosine + im * sine) * sr + (im * cosine - re * sine) * si)
         power += w * h * (sr * sr + si * si)
-    out[0], out[1] = cross, power
+    out[0] += cross
+    out[1] += power

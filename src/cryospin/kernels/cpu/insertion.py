@@ -13,7 +13,8 @@ from cryospin.fourier import FourierGrid, HalfDisc
 from cryospin.geometry.so3_grid import sorted_by_view
 from cryospin.kernels.cpu.arithmetic import sine_cosine
 from cryospin.kernels.cpu.compile import F, array, columns, compiled, floats, inlined
-from cryospin.kernels.cpu.interpolation import BLOCK, locate
+from cryospin.kernels.cpu.interpolation import locate, workspace
+from cryospin.kernels.cpu.tiles import BLOCK, tiles
 from cryospin.kernels.threads import for_each_part, parts
 from cryospin.kernels.types import Observations, Poses
 
@@ -99,28 +100,25 @@ def _collect(sums, start, stop, numerator, denominator):
 
 
 @compiled
-def _deposit(sums, half, padding, rotation, kx, ky, values):
-    """Add weighted complex values to the eight lattice points about each point of a slice.
+def _deposit(sums, half, padding, rotation, kx, ky, space, values):
+    """Add weighted complex values to the eight lattice points about each of up to `BLOCK` points of a slice.
 
     sums: `(z, y, x, 4)`: real part, imaginary part, weight, and the weight again, so that a point is one vector
-    values: `(P, 3)`: real part, imaginary part, weight
+    values: `(p, 3)`: real part, imaginary part, weight
     """
     flat = sums.reshape(sums.size)
-    cell = np.empty(BLOCK, np.int32)
-    place = np.empty((4, BLOCK), np.float32)
+    cell, place, _ = space
     row, plane = np.uintp(4 * sums.shape[2]), np.uintp(4 * sums.shape[2] * sums.shape[1])
-    for start in range(0, kx.size, BLOCK):
-        stop = min(start + BLOCK, kx.size)
-        locate(sums.shape, half, padding, rotation, kx[start:stop], ky[start:stop], cell, place)
-        for p in range(stop - start):
-            fx, fy, fz = place[0, p], place[1, p], place[2, p]
-            re, im, w = values[start + p, 0], values[start + p, 1] * place[3, p], values[start + p, 2]
-            i = np.uintp(4) * np.uintp(cell[p])
-            low, high = F(1) - fz, fz
-            _add_edge(flat, i, low * (F(1) - fy), fx, re, im, w)
-            _add_edge(flat, i + row, low * fy, fx, re, im, w)
-            _add_edge(flat, i + plane, high * (F(1) - fy), fx, re, im, w)
-            _add_edge(flat, i + plane + row, high * fy, fx, re, im, w)
+    locate(sums.shape, half, padding, rotation, kx, ky, cell, place)
+    for p in range(kx.size):
+        fx, fy, fz = place[0, p], place[1, p], place[2, p]
+        re, im, w = values[p, 0], values[p, 1] * place[3, p], values[p, 2]
+        i = np.uintp(4) * np.uintp(cell[p])
+        low, high = F(1) - fz, fz
+        _add_edge(flat, i, low * (F(1) - fy), fx, re, im, w)
+        _add_edge(flat, i + row, low * fy, fx, re, im, w)
+        _add_edge(flat, i + plane, high * (F(1) - fy), fx, re, im, w)
+        _add_edge(flat, i + plane + row, high * fy, fx, re, im, w)
 
 
 @inlined
@@ -140,29 +138,31 @@ def _add_edge(flat, i, share, fx, re, im, w):
 
 @compiled
 def _insert_values_part(sums, half, padding, rotations, kx, ky, values, weights, rows):
-    buffer = np.empty((kx.size, 3), np.float32)
-    for j in rows:
-        for p in range(kx.size):
-            buffer[p, 0], buffer[p, 1], buffer[p, 2] = values[j, 2 * p], values[j, 2 * p + 1], weights[j, p]
-        _deposit(sums, half, padding, rotations[j], kx, ky, buffer)
+    space, buffer = workspace(0), np.empty((BLOCK, 3), np.float32)
+    for j, start, stop in tiles(rows, kx.size):
+        some, share = values[j, 2 * start : 2 * stop], weights[j, start:stop]
+        for p in range(stop - start):
+            buffer[p, 0], buffer[p, 1], buffer[p, 2] = some[2 * p], some[2 * p + 1], share[p]
+        _deposit(sums, half, padding, rotations[j], kx[start:stop], ky[start:stop], space, buffer)
 
 
 @compiled
 def _insert_part(
     sums, half, padding, images, ctf, weight, group, scale, kx, ky, image, rotations, shifts, responsibility, box, rows
 ):
-    buffer = np.empty((kx.size, 3), np.float32)
-    for j in rows:
+    space, buffer = workspace(0), np.empty((BLOCK, 3), np.float32)
+    for j, start, stop in tiles(rows, kx.size):
         i = image[j]
+        some_x, some_y, some = kx[start:stop], ky[start:stop], images[i, 2 * start : 2 * stop]
+        transfer, w = ctf[i, start:stop], weight[group[i], start:stop]
         tx, ty = shifts[j, 0] / box, shifts[j, 1] / box
         a, share = scale[i], responsibility[j]
-        w = weight[group[i]]
-        for p in range(kx.size):
-            sine, cosine = sine_cosine(tx * kx[p] + ty * ky[p])
-            h = ctf[i, p] * a
+        for p in range(stop - start):
+            sine, cosine = sine_cosine(tx * some_x[p] + ty * some_y[p])
+            h = transfer[p] * a
             g = h * w[p] * share
-            re, im = images[i, 2 * p], images[i, 2 * p + 1]
+            re, im = some[2 * p], some[2 * p + 1]
             buffer[p, 0] = g * (re * cosine - im * sine)
             buffer[p, 1] = g * (re * sine + im * cosine)
             buffer[p, 2] = g * h
-        _deposit(sums, half, padding, rotations[j], kx, ky, buffer)
+        _deposit(sums, half, padding, rotations[j], some_x, some_y, space, buffer)

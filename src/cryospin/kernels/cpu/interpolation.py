@@ -9,44 +9,42 @@ from __future__ import annotations
 import numpy as np
 
 from cryospin.kernels.cpu.compile import F, compiled
-
-BLOCK = 512
-"""Coefficients worked on at a time, so that what is between two loops stays in the first cache."""
+from cryospin.kernels.cpu.tiles import BLOCK
 
 
 @compiled
-def interpolate(volume, half, padding, rotation, kx, ky, out):
-    """Value and gradient of the volume along a slice.
-
-    out: `(8, P)`: real and imaginary value, then real and imaginary derivative along x, y and z of the lattice
-    """
-    cell = np.empty(BLOCK, np.int32)
-    place = np.empty((4, BLOCK), np.float32)
-    edges = np.empty((BLOCK, 12), np.float32)
-    for start in range(0, kx.size, BLOCK):
-        stop = min(start + BLOCK, kx.size)
-        locate(volume.shape, half, padding, rotation, kx[start:stop], ky[start:stop], cell, place)
-        _read_edges(volume, cell[: stop - start], place, edges)
-        _combine_edges(edges, place, out[:, start:stop])
+def workspace(numbers):
+    """What is between the loops: first corners, places within cells, and `numbers` for each cell's x edge."""
+    return np.empty(BLOCK, np.int32), np.empty((4, BLOCK), np.float32), np.empty((BLOCK, numbers), np.float32)
 
 
 @compiled
-def interpolate_values(volume, half, padding, rotation, kx, ky, out):
-    """Value of the volume along a slice, without its gradient.
+def interpolate(volume, half, padding, rotation, kx, ky, space, out):
+    """Value and gradient of the volume at up to `BLOCK` points of a slice.
 
-    out: `(2, P)`, real and imaginary part
+    space: `workspace(12)`
+    out: `(8, p)`: real and imaginary value, then real and imaginary derivative along x, y and z of the lattice
     """
-    cell = np.empty(BLOCK, np.int32)
-    place = np.empty((4, BLOCK), np.float32)
-    edges = np.empty((BLOCK, 4), np.float32)
-    for start in range(0, kx.size, BLOCK):
-        stop = min(start + BLOCK, kx.size)
-        locate(volume.shape, half, padding, rotation, kx[start:stop], ky[start:stop], cell, place)
-        _read_values(volume, cell[: stop - start], place, edges)
-        for p in range(stop - start):
-            fx = place[0, p]
-            out[0, start + p] = edges[p, 0] + fx * (edges[p, 2] - edges[p, 0])
-            out[1, start + p] = (edges[p, 1] + fx * (edges[p, 3] - edges[p, 1])) * place[3, p]
+    cell, place, edges = space
+    locate(volume.shape, half, padding, rotation, kx, ky, cell, place)
+    _read_edges(volume, cell[: kx.size], place, edges)
+    _combine_edges(edges, place, kx.size, out)
+
+
+@compiled
+def interpolate_values(volume, half, padding, rotation, kx, ky, space, out):
+    """Value of the volume at up to `BLOCK` points of a slice, without its gradient.
+
+    space: `workspace(4)`
+    out: `(2, p)`, real and imaginary part
+    """
+    cell, place, edges = space
+    locate(volume.shape, half, padding, rotation, kx, ky, cell, place)
+    _read_values(volume, cell[: kx.size], place, edges)
+    for p in range(kx.size):
+        fx = place[0, p]
+        out[0, p] = edges[p, 0] + fx * (edges[p, 2] - edges[p, 0])
+        out[1, p] = (edges[p, 1] + fx * (edges[p, 3] - edges[p, 1])) * place[3, p]
 
 
 @compiled
@@ -101,9 +99,9 @@ def _read_edges(volume, cell, place, edges):
 
 
 @compiled
-def _combine_edges(edges, place, out):
-    """Interpolate along x: `(p, 12)` and the place in the cell to `(8, p)`."""
-    for p in range(out.shape[1]):
+def _combine_edges(edges, place, count, out):
+    """Interpolate along x for `count` cells: `(p, 12)` and the place in the cell to `(8, p)`."""
+    for p in range(count):
         fx, sign = place[0, p], place[3, p]
         xr, xi = edges[p, 2] - edges[p, 0], edges[p, 3] - edges[p, 1]
         out[0, p] = edges[p, 0] + fx * xr

@@ -11,7 +11,8 @@ from cryospin.fourier import FourierGrid
 from cryospin.kernels.cpu.arithmetic import sine_cosine
 from cryospin.kernels.cpu.compile import F, compiled
 from cryospin.kernels.cpu.each_pose import each_pose
-from cryospin.kernels.cpu.interpolation import interpolate
+from cryospin.kernels.cpu.interpolation import interpolate, workspace
+from cryospin.kernels.cpu.tiles import BLOCK, tiles
 from cryospin.kernels.types import NormalEquations, Observations, Poses
 
 _UPPER = tuple((i, j) for i in range(5) for j in range(i, 5))
@@ -28,29 +29,30 @@ def normal_equations(volume: Tensor, grid: FourierGrid, observations: Observatio
 
 @compiled
 def _normal_part(volume, half, padding, images, ctf, weight, group, scale, kx, ky, image, rotations, shifts, box, rows, out):
-    buffer = np.empty((8, kx.size), np.float32)
-    for j in rows:
+    space, buffer = workspace(12), np.empty((8, BLOCK), np.float32)
+    for j, start, stop in tiles(rows, kx.size):
         i = image[j]
-        interpolate(volume, half, padding, rotations[j], kx, ky, buffer)
+        some_x, some_y = kx[start:stop], ky[start:stop]
+        interpolate(volume, half, padding, rotations[j], some_x, some_y, space, buffer)
         _accumulate(
             buffer,
             rotations[j] * F(padding),
             -shifts[j, 0] / box,
             -shifts[j, 1] / box,
             F(2 * math.pi) / box,
-            images[i],
-            ctf[i],
-            weight[group[i]],
+            images[i, 2 * start : 2 * stop],
+            ctf[i, start:stop],
+            weight[group[i], start:stop],
             scale[i],
-            kx,
-            ky,
+            some_x,
+            some_y,
             out[j],
         )
 
 
 @compiled
 def _accumulate(buffer, r, tx, ty, turn, image, ctf, weight, scale, kx, ky, out):
-    """Sums over a slice for the normal equations, in the frame where the shift's phase is taken off the image.
+    """Add sums over some of a slice for the normal equations, in the frame where the shift's phase is taken off the image.
 
     With g the volume's gradient in the lab frame and k = (u, v, 0), a turn w changes the slice by
     `g . (k x w)`, and a shift t by `-i turn (k . t)` times the slice.
@@ -103,9 +105,7 @@ def _accumulate(buffer, r, tx, ty, turn, image, ctf, weight, scale, kx, ky, out)
         h34 += w * (j3r * j4r + j3i * j4i)
         h44 += w * (j4r * j4r + j4i * j4i)
     # Contrast enters the data term once and the model term twice; callers ask for both at contrast 1.
-    out[0], out[1] = cross / scale, power / (scale * scale)
-    out[2], out[3], out[4], out[5], out[6] = g0, g1, g2, g3, g4
-    out[7], out[8], out[9], out[10], out[11] = h00, h01, h02, h03, h04
-    out[12], out[13], out[14], out[15] = h11, h12, h13, h14
-    out[16], out[17], out[18] = h22, h23, h24
-    out[19], out[20], out[21] = h33, h34, h44
+    first = (cross / scale, power / (scale * scale), g0, g1, g2, g3, g4)
+    second = (h00, h01, h02, h03, h04, h11, h12, h13, h14, h22, h23, h24, h33, h34, h44)
+    for k, value in enumerate(first + second):
+        out[k] += value

@@ -10,7 +10,8 @@ from cryospin.fourier import FourierGrid, HalfDisc
 from cryospin.geometry.so3_grid import sorted_by_view
 from cryospin.kernels.cpu.compile import F, array, compiled, floats, lattice
 from cryospin.kernels.cpu.insertion import insert_values
-from cryospin.kernels.cpu.interpolation import interpolate, interpolate_values
+from cryospin.kernels.cpu.interpolation import interpolate, interpolate_values, workspace
+from cryospin.kernels.cpu.tiles import BLOCK, tiles
 from cryospin.kernels.threads import for_each_part
 
 
@@ -54,26 +55,28 @@ class _Slices(torch.autograd.Function):
 
 @compiled
 def _slice_part(volume, half, padding, rotations, kx, ky, rows, out):
-    buffer = np.empty((2, kx.size), np.float32)
-    for j in rows:
-        interpolate_values(volume, half, padding, rotations[j], kx, ky, buffer)
-        for p in range(kx.size):
-            out[j, 2 * p] = buffer[0, p]
-            out[j, 2 * p + 1] = buffer[1, p]
+    space, buffer = workspace(4), np.empty((2, BLOCK), np.float32)
+    for j, start, stop in tiles(rows, kx.size):
+        interpolate_values(volume, half, padding, rotations[j], kx[start:stop], ky[start:stop], space, buffer)
+        target = out[j, 2 * start : 2 * stop]
+        for p in range(stop - start):
+            target[2 * p] = buffer[0, p]
+            target[2 * p + 1] = buffer[1, p]
 
 
 @compiled
 def _slice_back_part(volume, half, padding, rotations, kx, ky, rows, upstream, out):
     """Gradient with respect to the first two rows of each rotation (the third is not used by a slice)."""
-    buffer = np.empty((8, kx.size), np.float32)
-    for j in rows:
-        interpolate(volume, half, padding, rotations[j], kx, ky, buffer)
+    space, buffer = workspace(12), np.empty((8, BLOCK), np.float32)
+    for j, start, stop in tiles(rows, kx.size):
+        some_x, some_y, above = kx[start:stop], ky[start:stop], upstream[j, 2 * start : 2 * stop]
+        interpolate(volume, half, padding, rotations[j], some_x, some_y, space, buffer)
         for axis in range(3):
             along_u = F(0)
             along_v = F(0)
-            for p in range(kx.size):
-                d = upstream[j, 2 * p] * buffer[2 + 2 * axis, p] + upstream[j, 2 * p + 1] * buffer[3 + 2 * axis, p]
-                along_u += kx[p] * d
-                along_v += ky[p] * d
-            out[j, 0, axis] = along_u * padding
-            out[j, 1, axis] = along_v * padding
+            for p in range(stop - start):
+                d = above[2 * p] * buffer[2 + 2 * axis, p] + above[2 * p + 1] * buffer[3 + 2 * axis, p]
+                along_u += some_x[p] * d
+                along_v += some_y[p] * d
+            out[j, 0, axis] += along_u * padding
+            out[j, 1, axis] += along_v * padding
