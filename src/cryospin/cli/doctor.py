@@ -86,7 +86,8 @@ def _compiled_functions() -> list[Any]:
     found = {}
     for module in pkgutil.iter_modules(cpu.__path__, f"{cpu.__name__}."):
         for value in vars(importlib.import_module(module.name)).values():
-            if isinstance(value, CPUDispatcher) and value.targetoptions.get("inline") != "always":
+            # What has no cache of its own is kept with the kernels that contain it.
+            if isinstance(value, CPUDispatcher) and value.stats.cache_path and value.targetoptions.get("inline") != "always":
                 found[f"{value.__module__}.{value.__qualname__}"] = value
     return list(found.values())
 
