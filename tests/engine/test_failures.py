@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from blob_images import BOX, DIAMETER, SHELL, blob_images, competition_in, posed
 from cryospin.engine import failures
-from cryospin.engine.candidates import GridProposer
-from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.failures import (
     collapse,
     dead_heads,
@@ -18,15 +17,10 @@ from cryospin.engine.failures import (
     pile_up,
 )
 from cryospin.engine.held_out import BesideNothing, Gains, of_nothing
-from cryospin.engine.problem import Problem
-from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import random_rotations
-from cryospin.kernels.types import Poses
-from cryospin.proposals.grid import GridSearch
 from cryospin.proposals.heads import HeadProposals
 
-BOX, COUNT, SHELL = 24, 400, 8
-DIAMETER = 0.84
+COUNT = 400
 
 
 def distances(box):
@@ -39,8 +33,7 @@ def even(generator, count=400):
 
 
 def beside(gain, of_nothing):
-    none = torch.zeros(0, 3)
-    return BesideNothing(gain.double(), of_nothing.double(), none, none)
+    return BesideNothing(gain.double(), of_nothing.double(), torch.zeros(0, 3))
 
 
 @pytest.mark.parametrize("test", [collapse, no_structure])
@@ -93,7 +86,7 @@ def test_what_does_not_help_held_out_images_is_overfitted():
 
 def test_a_map_of_few_images_of_noise_is_overfitted(start):
     """Each image in the map of its own half, at whatever pose: it agrees with what it left there."""
-    competed, images, _ = start
+    competed, images = start
     few = of_nothing(images.take(torch.arange(COUNT)), torch.Generator().manual_seed(4))
     problem, standing = competed(few)
     standing.modes = standing.modes.best().take(torch.arange(30))
@@ -104,21 +97,15 @@ def test_a_map_of_few_images_of_noise_is_overfitted(start):
 @pytest.fixture(scope="module")
 def start(blobs, observe):
     """A problem, and what a round of competition in some map leads to."""
-    g = torch.Generator().manual_seed(8)
-    density = blobs.density(BOX)
-    grid, disc = FourierGrid(10), HalfDisc.build(10)
-    true = Poses(torch.arange(COUNT), random_rotations(COUNT, g), torch.randn(COUNT, 2, generator=g) * 0.4)
-    images = observe(map_to_grid(density, grid), grid, true, disc, BOX, noise=0.8)
-    images = images._replace(weight=torch.ones_like(images.weight))
+    images, density, _ = blob_images(blobs, observe, COUNT)
 
-    def competed(observations=images, density=density):
-        problem = Problem.pose(observations, 5.0, mask_diameter=DIAMETER, group=torch.eye(3)[None], last_shell=10)
-        search = GridSearch(problem.shift_sd, problem.shift_limit, torch.Generator().manual_seed(1))
-        competition = Competition(problem, Standing(torch.arange(COUNT), density, problem.total), [GridProposer(search)])
+    def competed(observations=images):
+        problem = posed(observations)
+        competition = competition_in(problem, density)
         competition.round(SHELL)
         return problem, competition.standing
 
-    return competed, images, density
+    return competed, images
 
 
 def test_nothing_is_found_in_a_start_that_went_well(start):
@@ -129,7 +116,7 @@ def test_nothing_is_found_in_a_start_that_went_well(start):
 
 
 def test_a_start_on_images_of_nothing_collapses(start):
-    competed, images, _ = start
+    competed, images = start
     problem, standing = competed(of_nothing(images, torch.Generator().manual_seed(4)))
     found = examine(problem, standing, SHELL, None)
     assert any(line.startswith("collapse: ") for line in found.failures)

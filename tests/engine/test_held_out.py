@@ -5,35 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.engine.candidates import GridProposer
-from cryospin.engine.compete import Competition, Standing
+from blob_images import SHELL, blob_images, competition_in, half_mirrored, posed
 from cryospin.engine.held_out import beside_nothing, gains, half_volumes, halved, of_nothing
-from cryospin.engine.problem import Problem
-from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
-from cryospin.geometry.rotations import random_rotations
-from cryospin.kernels.types import Poses
 from cryospin.noise import weighted
 from cryospin.poses.modes import Modes
-from cryospin.proposals.grid import GridSearch
 
-BOX, COUNT, SHELL = 24, 400, 8
-NOISE = 0.8
+COUNT = 400
 
 
 @pytest.fixture(scope="module")
 def setting(blobs, observe):
     """Noisy images of the blobs, their map and their poses."""
-    g = torch.Generator().manual_seed(8)
-    density = blobs.density(BOX)
-    grid, disc = FourierGrid(10), HalfDisc.build(10)
-    true = Poses(torch.arange(COUNT), random_rotations(COUNT, g), torch.randn(COUNT, 2, generator=g) * 0.4)
-    observations = observe(map_to_grid(density, grid), grid, true, disc, BOX, noise=NOISE)
-    return pose(observations), density, true
-
-
-def pose(observations):
-    plain = observations._replace(weight=torch.ones_like(observations.weight))
-    return Problem.pose(plain, 5.0, mask_diameter=0.84, group=torch.eye(3)[None], last_shell=10)
+    images = blob_images(blobs, observe, COUNT)
+    return posed(images.observations), images.density, images.true
 
 
 def modes_at(poses):
@@ -51,8 +35,7 @@ def examined(problem, modes, noise=None):
 
 def competed(problem, density):
     """Where a round of competition leads from some map."""
-    search = GridSearch(problem.shift_sd, problem.shift_limit, torch.Generator().manual_seed(1))
-    competition = Competition(problem, Standing(torch.arange(COUNT), density, problem.total), [GridProposer(search)])
+    competition = competition_in(problem, density)
     competition.round(SHELL)
     return competition.standing
 
@@ -73,7 +56,7 @@ def test_at_true_poses_the_other_half_s_map_is_nearly_as_good_as_one_s_own(setti
 
 def test_noise_helps_its_own_half_only(setting):
     problem, _, true = setting
-    noise = pose(of_nothing(problem.observations, torch.Generator().manual_seed(4)))
+    noise = posed(of_nothing(problem.observations, torch.Generator().manual_seed(4)))
     found, _ = examined(noise, modes_at(true))
     assert found.own > 0.5
     assert found.other < 0.2 * found.own
@@ -98,7 +81,7 @@ def test_particles_gain_more_than_images_of_nothing_do(setting):
 def test_in_a_map_of_noise_that_competed_for_its_poses_images_gain_what_nothing_gains(setting):
     """Aligned to a map of its own making, noise agrees with itself; fresh noise agrees as well."""
     problem, density, _ = setting
-    noise = pose(of_nothing(problem.observations, torch.Generator().manual_seed(4)))
+    noise = posed(of_nothing(problem.observations, torch.Generator().manual_seed(4)))
     standing = competed(noise, density)
     found, beside = examined(noise, standing.modes.best(), standing.noise)
     assert found.own > 2
@@ -107,10 +90,8 @@ def test_in_a_map_of_noise_that_competed_for_its_poses_images_gain_what_nothing_
 
 def test_of_two_starts_held_out_images_choose_the_right_one(setting):
     problem, density, _ = setting
-    wrong = density.transpose(0, 2).clone()
-    wrong[: BOX // 2] = density[: BOX // 2]
     (right, _), (bad, _) = (
         examined(problem, standing.modes.best(), standing.noise)
-        for standing in (competed(problem, density), competed(problem, wrong))
+        for standing in (competed(problem, density), competed(problem, half_mirrored(density)))
     )
     assert right.other > bad.other + 2

@@ -102,18 +102,11 @@ class HalfSets:
 
     def members(self, half: int, modes: Modes) -> Tensor:
         """Rows of the modes that belong to one half's images."""
-        return (self.half[modes.poses.image] == half).nonzero()[:, 0]
+        return members(modes, self.half, half)
 
     def reconstruct(self, modes: Modes, radius: int) -> HalfMaps:
         """Every image in its half's sums, up to a shell, spread over its modes."""
-        observations, share = self.observations(radius), modes.responsibilities()
-        sums = []
-        for half in (0, 1):
-            rows = self.members(half, modes)
-            volume = AccumulatedVolume(FourierGrid(radius), self.problem.group)
-            volume.add(observations, modes.poses.take(rows), share[rows])
-            sums.append(volume)
-        return HalfMaps(*sums)
+        return HalfMaps(*sums_of_halves(self.observations(radius), modes, self.half, self.problem.group))
 
     def measure(self, best: Modes, radius: int) -> None:
         """Contrast of each image against its half's map, then the noise that is left, up to a shell."""
@@ -140,3 +133,21 @@ class HalfSets:
         low = low_pass((first + second) / 2, JOINED)
         self.maps = (first + low - low_pass(first, JOINED), second + low - low_pass(second, JOINED))
         self.mask = outline_mask(combined, self.problem.mask_diameter)
+
+
+def members(modes: Modes, half: Tensor, number: int) -> Tensor:
+    """Rows of the modes that belong to the images of one half; half: 0 or 1 for each image."""
+    return (half[modes.poses.image] == number).nonzero()[:, 0]
+
+
+def sums_of_halves(
+    observations: Observations, modes: Modes, half: Tensor, group: Tensor
+) -> tuple[AccumulatedVolume, AccumulatedVolume]:
+    """Every image in its half's sums, up to the observations' last shell, spread over its modes."""
+    share, sums = modes.responsibilities(), []
+    for number in (0, 1):
+        rows = members(modes, half, number)
+        volume = AccumulatedVolume(FourierGrid(observations.disc.radius), group)
+        volume.add(observations, modes.poses.take(rows), share[rows])
+        sums.append(volume)
+    return sums[0], sums[1]

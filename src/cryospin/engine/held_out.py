@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from cryospin.engine.candidates import GridProposer, search
+from cryospin.engine.half_sets import members, sums_of_halves
 from cryospin.engine.problem import Problem
 from cryospin.fourier import FourierGrid
 from cryospin.kernels.types import Observations
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.proposals.grid import GridSearch
-from cryospin.volume.accumulated import AccumulatedVolume
 
 Volumes = Callable[[int], tuple[Tensor, FourierGrid]]
 """Gives the lattice of half 0's or half 1's map."""
@@ -49,12 +49,11 @@ class BesideNothing(NamedTuple):
     """What some images gain in the other half's map, and what images of nothing gain there.
 
     gain, of_nothing: log-likelihood at the best pose over that of no particle, float64 `(n,)`, nats
-    views, views_of_nothing: the view directions they chose, in the map's frame, `(n, 3)`
+    views_of_nothing: the view directions that images of nothing chose, in the map's frame, `(n, 3)`
     """
 
     gain: Tensor
     of_nothing: Tensor
-    views: Tensor
     views_of_nothing: Tensor
 
     @property
@@ -74,13 +73,8 @@ def half_volumes(problem: Problem, observations: Observations, modes: Modes, hal
 
     observations: with the weights they are to be inserted with, up to the frequency limit
     """
-    radius, share = observations.disc.radius, modes.responsibilities()
-    lattices = []
-    for number in (0, 1):
-        rows = (half[modes.poses.image] == number).nonzero()[:, 0]
-        sums = AccumulatedVolume(FourierGrid(radius), problem.early_group)
-        sums.add(observations, modes.poses.take(rows), share[rows])
-        lattices.append(problem.masked_volume(sums.solve(problem.signal, radius), radius))
+    radius, sums = observations.disc.radius, sums_of_halves(observations, modes, half, problem.early_group)
+    lattices = [problem.masked_volume(s.solve(problem.signal, radius), radius) for s in sums]
     return lattices.__getitem__
 
 
@@ -88,12 +82,10 @@ def gains(problem: Problem, observations: Observations, modes: Modes, half: Tens
     """Each image's best mode, after a step to its optimum in either map."""
     own = other = 0.0
     for number in (0, 1):
-        members = modes.take((half[modes.poses.image] == number).nonzero()[:, 0])
+        part = modes.take(members(modes, half, number))
         for which in (0, 1):
-            poses, misfit = refine_poses(
-                *volumes(which), observations, members.poses, steps=_STEPS, shift_sd=problem.shift_sd
-            )
-            total = -float(members.with_poses(poses, misfit).best().misfit.sum())
+            poses, misfit = refine_poses(*volumes(which), observations, part.poses, steps=_STEPS, shift_sd=problem.shift_sd)
+            total = -float(part.with_poses(poses, misfit).best().misfit.sum())
             own, other = (own + total, other) if which == number else (own, other + total)
     return Gains(own / len(half), other / len(half))
 
@@ -111,22 +103,17 @@ def beside_nothing(problem: Problem, observations: Observations, half: Tensor, v
     half: 0 or 1 for each of the observations
     """
     generator = torch.Generator().manual_seed(_SEED)
-    grid_search = GridSearch(problem.shift_sd, problem.shift_limit, generator)
+    proposer = GridProposer(GridSearch(problem.shift_sd, problem.shift_limit, generator))
     thinning = Thinning.at(observations.disc.radius, group=problem.early_group)
-    found: list[tuple[Tensor, Tensor]] = []
+    real: list[Modes] = []
+    nothing: list[Modes] = []
     for number in (0, 1):
         rows = (half == number).nonzero()[:, 0]
         rows = rows[torch.linspace(0, len(rows) - 1, min(_SEARCHED, len(rows))).long().to(rows.device)]
-        few = observations.take(rows)
-        everyone = torch.arange(len(rows), device=rows.device)
-        for images in (few, of_nothing(few, generator)):
-            volume, grid = volumes(1 - number)
-            proposer = GridProposer(grid_search)
+        few, everyone = observations.take(rows), torch.arange(len(rows), device=rows.device)
+        volume, grid = volumes(1 - number)
+        for images, found in ((few, real), (of_nothing(few, generator), nothing)):
             modes = search([proposer], volume, grid, images, everyone, shift_sd=problem.shift_sd, thinning=thinning)
-            best = modes.best()
-            found.append((-best.misfit, best.poses.rotation[:, 2]))
-    real, nothing = found[::2], found[1::2]
-    (gain, views), (blank_gain, blank_views) = (
-        (torch.cat([g for g, _ in kind]), torch.cat([v for _, v in kind])) for kind in (real, nothing)
-    )
-    return BesideNothing(gain, blank_gain, views, blank_views)
+            found.append(modes.best())
+    gain, gain_of_nothing = (-torch.cat([best.misfit for best in found]) for found in (real, nothing))
+    return BesideNothing(gain, gain_of_nothing, torch.cat([best.poses.rotation[:, 2] for best in nothing]))
