@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cryospin.fourier import CPU, unpack
 from cryospin.geometry.rotations import chordal_distance_squared, from_six_numbers, in_plane
 from cryospin.kernels.types import Observations, Poses
-from cryospin.state import State
+from cryospin.state import State, optimiser_state, restore_optimiser
 
 HEADS = 7
 INPUT_BOX = 24
@@ -72,11 +72,10 @@ class HeadProposals:
         """Weights, what the optimiser remembers, and the randomness; before any of it was used, the seed says it all."""
         if not self.trained:
             return {"trained": False}
-        memory = self.optimiser.state_dict()["state"]
         return {
             "trained": True,
             "encoder": self.encoder.state_dict(),
-            "optimiser": {str(i): slots for i, slots in memory.items()},
+            "optimiser": optimiser_state(self.optimiser),
             "generator": self.generator.get_state(),
         }
 
@@ -86,9 +85,7 @@ class HeadProposals:
         if not self.trained:
             return
         self.encoder.load_state_dict(state["encoder"])
-        # The optimiser counts its steps on the CPU.
-        memory = {int(i): slots | {"step": slots["step"].cpu()} for i, slots in state["optimiser"].items()}
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": memory})
+        restore_optimiser(self.optimiser, state["optimiser"])
         self.generator.set_state(state["generator"])
 
     @torch.no_grad()
