@@ -142,11 +142,10 @@ def test_a_run_on_a_device_keeps_everything_there(images, tmp_path, monkeypatch,
     monkeypatch.setattr("cryospin.engine.explore_grid._BATCHES", 2)
     monkeypatch.setattr("cryospin.engine.refine.Refinement.epochs", 3)
     monkeypatch.setattr("cryospin.stages.COMPETITORS", 80)
-    monkeypatch.setattr("cryospin.stages._STARTS", 1)
     monkeypatch.setattr("cryospin.checkpoints.SHARE", float("inf"))
     # Without CUDA, PyTorch only says that there is no bfloat16 on it.
     monkeypatch.setattr("cryospin.proposals.heads.torch.autocast", lambda *a, **k: warnings.catch_warnings())
-    chosen = {"particles": images / "particles.star", "proposals": proposals, "threads": 1, "memory": memory}
+    chosen = {"particles": images / "particles.star", "proposals": proposals, "threads": 1, "starts": 1, "memory": memory}
     near = reconstruct(Settings(**chosen, out=tmp_path / "near", device="cpu"))
     monkeypatch.setattr(settings, "choose", lambda name: Choice(FAR, "not really there"))
     run = tmp_path / "far"
