@@ -25,7 +25,9 @@ from cryospin.preparation import prepare, true_poses
 from cryospin.second_opinion import RELEASED, SecondOpinion, mate_of
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
-from cryospin.stages import LAST_SHELL, Compete, Refine, Work
+from cryospin.stage import Work
+from cryospin.stages import LAST_SHELL, Compete, Refine
+from notes import Notes
 
 BOX, PIXEL, SNR = 36, 6.0, 0.3
 
@@ -55,22 +57,6 @@ def test_only_what_looks_symmetric_is_suspected(blobs):
     assert [s.name for s in suspects(symmetric(blobs, "D2").density(BOX))] == ["D2"]
 
 
-class Silent:
-    """A journal that keeps its notes."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def expect(self, stage, epochs):
-        pass
-
-    def epoch(self, *record):
-        pass
-
-
 def refinement_at(tmp_path, density, bend):
     """A refinement without symmetry, still at true poses bent by so many degrees, and the true poses."""
     simulate(density, PIXEL, 500, tmp_path, ImagingConditions(snr=SNR, shift_sd=1.0), seed=3)
@@ -91,7 +77,7 @@ def refinement_at(tmp_path, density, bend):
     panel = Panel(problem, "grid", 0)
     half = problem.order(torch.Generator().manual_seed(3)) % 2
     refinement = Refinement(HalfSets.settled(problem, half, modes), modes, 12, panel.rescuers)
-    return Refine(Work(problem, settings, Silent()), panel, refinement), SimpleNamespace(rotation=rotation, shift=shift)
+    return Refine(Work(problem, settings, Notes()), panel, refinement), SimpleNamespace(rotation=rotation, shift=shift)
 
 
 def test_what_fits_the_other_half_better_is_kept(blobs, tmp_path):
@@ -113,7 +99,7 @@ def test_a_second_opinion_finds_the_poses_and_imposes_nothing(blobs, tmp_path):
     best = stage.inner.refinement.modes.best().poses
     errors = pose_errors(best.rotation, best.shift, truth.rotation, truth.shift, point_group("D2"))
     assert float(errors.rotation_deg.median()) < 4.0
-    assert any("misfit to the other half's map" in note for note in first.work.journal.notes)
+    assert any("misfit to the other half's map" in note for note in first.work.journal.lines)
 
 
 def test_a_map_without_symmetry_keeps_its_poses(blobs, tmp_path):
@@ -130,7 +116,7 @@ def test_poses_compete_again_with_a_symmetry_that_hardly_shows(blobs, tmp_path):
     standing = Standing(images, first.refinement.sets.combined(), noise, first.refinement.modes)
     stage = Compete(work, first.panel, Competition(work.problem, standing, first.panel.proposers), [LAST_SHELL])
     stage = stage.step()
-    assert "D2 hardly shows" in work.journal.notes[-1]
+    assert "D2 hardly shows" in work.journal.lines[-1]
     assert not stage.work.problem.imposes_later
     again = Compete.restored(work, stage.state())
     assert torch.equal(again.work.problem.early_group, group), "a resumed competition imposes it too"

@@ -12,19 +12,8 @@ from cryospin.engine.failures import Examination
 from cryospin.engine.held_out import Gains
 from cryospin.errors import InputError
 from cryospin.settings import Settings
-
-
-class Notes:
-    """A journal that keeps what it is told."""
-
-    def __init__(self):
-        self.lines = []
-
-    def note(self, text):
-        self.lines.append(text)
-
-    def expect(self, stage, epochs):
-        pass
+from cryospin.stage import Work
+from notes import Notes
 
 
 class Explored:
@@ -59,7 +48,7 @@ def run(monkeypatch, tmp_path):
         problem = SimpleNamespace(order=lambda g: torch.arange(4), information=torch.full((13,), nats), last_shell=12)
         settings = Settings(tmp_path / "x.star", tmp_path / "run", proposals=explores_with, starts=starts)
         notes, stage = Notes(), None
-        stage = stages.Start(stages.Work(problem, settings, notes))
+        stage = stages.Start(Work(problem, settings, notes))
         while isinstance(stage, stages.Start):
             stage = stage.step()
         return stage.competition.number, notes.lines

@@ -30,7 +30,8 @@ from cryospin.report.live import watchers
 from cryospin.results import Result, RunFolder
 from cryospin.second_opinion import SecondOpinion
 from cryospin.settings import Settings
-from cryospin.stages import FIRST_SHELL, STAGES, Refine, Stage, Start, Work
+from cryospin.stage import Stage, Work
+from cryospin.stages import FIRST_SHELL, STAGES, Refine, Start
 from cryospin.state import placed
 
 _FAINT_IMAGES = 15.0

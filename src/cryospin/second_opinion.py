@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cryospin.engine.compete import Competition, Standing
+from cryospin.engine.compete import Standing
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.impose import averaged
 from cryospin.engine.panel import Panel
@@ -30,7 +30,8 @@ from cryospin.particles import ParticleSet
 from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
 from cryospin.results import Result
-from cryospin.stages import COMPETITORS, LAST_ROUNDS, LAST_SHELL, STAGES, Compete, Refine, Stage, Work
+from cryospin.stage import Stage, Work
+from cryospin.stages import COMPETITORS, LAST_SHELL, STAGES, Compete, Refine
 from cryospin.state import State
 
 _BOX = 2 * LAST_SHELL + 8
@@ -98,9 +99,7 @@ class SecondOpinion:
         work = first.work.imposing(point_group(found.name))
         competitors = problem.order(first.panel.generator)[:COMPETITORS].sort().values
         standing = Standing(competitors, averaged(density, found).to(problem.device), sets.noise)
-        competition = Competition(work.problem, standing, first.panel.proposers)
-        inner = Compete(work, first.panel, competition, [LAST_SHELL] * LAST_ROUNDS)
-        inner.announce()
+        inner = Compete.again(work, first.panel, standing)
         about = found.centre * problem.box / density.shape[-1]
         mates = found.group.to(problem.device), about.float().to(problem.device)
         return cls(first, mates, inner, IMPOSED, (*tried, found.name), straightened=straightened)

@@ -1,13 +1,8 @@
-"""The stages of a run, one after another: start from nothing, let poses compete, refine.
-
-A stage takes one step at a time, an epoch each, and says which stage goes on from there: itself, or the next. Between
-two steps its state is all that a run needs to be continued; nothing else is carried from step to step.
-"""
+"""The stages of a run, one after another: start from nothing, let poses compete, refine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,7 +15,6 @@ from cryospin.engine.failures import examine
 from cryospin.engine.half_sets import JOINED, HalfSets
 from cryospin.engine.impose import averaged, axes_in, put_on_axes
 from cryospin.engine.panel import Panel
-from cryospin.engine.problem import Problem
 from cryospin.engine.recentre import recentre
 from cryospin.engine.refine import Refinement
 from cryospin.engine.switch import switch_reason
@@ -31,7 +25,7 @@ from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.results import Result
-from cryospin.settings import Settings
+from cryospin.stage import Stage, Work
 from cryospin.state import State
 
 _CONVINCING = 1.12
@@ -55,48 +49,6 @@ COMPETITORS = 5000
 
 _ENLISTED = 10_000
 """Of those others, so many at a time: a multiple of what `search` takes at once, whose random numbers come in that order."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What every stage works on, and whom it tells."""
-
-    problem: Problem
-    settings: Settings
-    journal: Journal
-
-    def panel(self, state: State) -> Panel:
-        """The proposers whose state this is."""
-        return Panel.restored(self.problem, self.settings.explores_with, state)
-
-    def imposing(self, group: Tensor | None = None) -> Work:
-        """The same work with a point group, its own or another, imposed throughout."""
-        group = self.problem.group if group is None else group.to(self.problem.device)
-        return replace(self, problem=replace(self.problem, group=group, early_group=group))
-
-
-class Stage(Protocol):
-    """A part of a run."""
-
-    name: str
-    """What the stage is kept under in a checkpoint."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to do, in this stage or after it."""
-
-    def announce(self) -> None:
-        """Tell whoever watches what is to come."""
-
-    def step(self) -> Stage:
-        """One epoch; returns the stage that goes on."""
-
-    def state(self) -> State:
-        """All that the steps so far leave to those to come."""
-
-    @classmethod
-    def restored(cls, work: Work, state: State) -> Self:
-        """The stage whose state this is."""
 
 
 @dataclass
@@ -238,6 +190,13 @@ class Compete:
     def __init__(self, work: Work, panel: Panel, competition: Competition, limits: list[int]) -> None:
         self.work, self.panel, self.competition, self.limits = work, panel, competition, limits
 
+    @classmethod
+    def again(cls, work: Work, panel: Panel, standing: Standing) -> Compete:
+        """A competition from another map, with the rounds at the last limit only."""
+        stage = cls(work, panel, Competition(work.problem, standing, panel.proposers), [LAST_SHELL] * LAST_ROUNDS)
+        stage.announce()
+        return stage
+
     def announce(self) -> None:
         """See `Stage.announce`."""
         self.work.journal.expect(self.competition.stage, len(self.limits))
@@ -268,8 +227,9 @@ class Compete:
     def restored(cls, work: Work, state: State) -> Compete:
         """See `Stage.restored`."""
         work = work.imposing() if state["imposing"] else work
-        tried = Tried.restored(work, {**state, "loss": 0.0, "failures": []})
-        return cls(work, tried.panel, tried.competition, state["limits"])
+        panel = work.panel(state["panel"])
+        competition = Competition.restored(work.problem, panel.proposers, state["competition"])
+        return cls(work, panel, competition, state["limits"])
 
     def _straightened(self) -> Compete | None:
         """A competition with the symmetry that is to be imposed, where a map found without it hardly shows it."""
@@ -281,10 +241,7 @@ class Compete:
             return None
         self.work.journal.note(f"{found.name} hardly shows, so poses compete again with it imposed: {describe(found)}")
         work, standing = self.work.imposing(), Standing(before.images, averaged(before.density, found), before.noise)
-        competition = Competition(work.problem, standing, self.panel.proposers)
-        stage = Compete(work, self.panel, competition, [LAST_SHELL] * LAST_ROUNDS)
-        stage.announce()
-        return stage
+        return Compete.again(work, self.panel, standing)
 
 
 class Enlist:

@@ -26,7 +26,7 @@ from cryospin.poses.modes import Modes, Thinning
 from cryospin.proposals.pyramid import GaussianPyramid, PyramidEncoder
 from cryospin.report.evidence import gather_evidence
 from cryospin.results import Result, held_beside_nothing, resolved
-from cryospin.stages import Stage, Work
+from cryospin.stage import Stage, Work
 from cryospin.state import State
 from cryospin.volume.hartley import HartleyVolume
 from cryospin.volume.implicit import ImplicitVolume
