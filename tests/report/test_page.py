@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from cryospin.errors import InputError
 from cryospin.formats.volume import read_map
-from cryospin.report.contents import Maps, read_progress, read_run
+from cryospin.report.contents import Contents, Maps, read_progress, read_run
 from cryospin.report.map3d import LARGEST_BOX, surfaces
 from cryospin.report.numbers import Numbers, remarks
 from cryospin.report.page import as_html, write_report
@@ -231,3 +231,9 @@ def test_a_page_of_nothing_yet(tmp_path):
     page = Parsed(as_html(read_progress(tmp_path, running=True), Numbers(), {}))
     assert ("meta", {"http-equiv": "refresh", "content": "15"}) in page.elements
     assert "starting" in page.text
+
+
+def test_a_symmetry_that_is_looked_for_is_not_imposed(tmp_path):
+    assert len(Contents(tmp_path, running=False, config={"symmetry": "auto"}).group) == 1
+    assert len(Contents(tmp_path, running=False, config={"symmetry": "d2"}).group) == 4
+    assert len(Contents(tmp_path, running=False).group) == 1

@@ -17,7 +17,9 @@ from torch import Tensor
 from cryospin.errors import InputError
 from cryospin.formats.star import StarSource, read_star
 from cryospin.formats.volume import read_map
+from cryospin.geometry.symmetry import point_group
 from cryospin.report.evidence import read_evidence
+from cryospin.settings import imposed_group
 
 ABOUT = Path("report") / "about.json"
 """Versions and devices a run used, and when it began."""
@@ -128,6 +130,11 @@ class Contents:
     def finished(self) -> bool:
         """Whether the results are there."""
         return self.particles is not None
+
+    @property
+    def group(self) -> Tensor:
+        """The point group that was imposed, `(order, 3, 3)`."""
+        return point_group(imposed_group(str(self.config.get("symmetry", "C1"))))
 
     @property
     def seconds(self) -> float:

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cryospin.geometry.rotations import distance_deg
-from cryospin.geometry.symmetry import point_group
 from cryospin.report.contents import Contents
 from cryospin.report.figures import plot_fsc, plot_orientations, plot_slices
 from cryospin.report.histograms import plot_confidence, plot_defocus, plot_shifts, plot_shortfall
@@ -81,7 +80,7 @@ def undecided(contents: Contents, count: int = _SHOWN) -> list[tuple[str, Tensor
     image, misfit = modes["image"].numpy(), modes["misfit"].numpy()
     several = (np.bincount(image, minlength=len(particles)) > 1) & (particles.confidence < _DECIDED)
     order = np.argsort(np.where(several, particles.confidence, np.inf), kind="stable")[: min(count, int(several.sum()))]
-    group = point_group(str(contents.config.get("symmetry", "C1"))).double()
+    group = contents.group.double()
     found = []
     for row in order:
         own = np.flatnonzero(image == row)

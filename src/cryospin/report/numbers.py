@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 
 from cryospin.evaluation.sampling import Sampling, fourier_sampling
-from cryospin.geometry.symmetry import point_group
 from cryospin.report.contents import Contents
 
 DOUBTFUL = 4.0
@@ -44,8 +43,8 @@ class Numbers:
         sampling = None
         if contents.rotation is not None and len(contents.rotation):
             size = contents.maps.size_A if contents.maps else 0.0
-            group = point_group(str(contents.config.get("symmetry", "C1")))
-            sampling = fourier_sampling(contents.rotation, size / resolution if resolution else _EARLY_SHELL, group)
+            shell = size / resolution if resolution else _EARLY_SHELL
+            sampling = fourier_sampling(contents.rotation, shell, contents.group)
         shortfall = contents.evidence.get("shortfall")
         return cls(
             resolution_A=resolution,
