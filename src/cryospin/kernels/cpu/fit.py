@@ -22,8 +22,8 @@ def fits(volume: Tensor, grid: FourierGrid, observations: Observations, poses: P
 @compiled
 def _fit_part(volume, half, padding, images, ctf, weight, group, scale, kx, ky, image, rotations, shifts, box, rows, out):
     space, buffer = workspace(4), np.empty((2, BLOCK), np.float32)
-    for j, start, stop in tiles(rows, kx.size):
-        i = image[j]
+    for n, start, stop in tiles(rows.size, kx.size):
+        j, i = rows[n], image[rows[n]]
         some_x, some_y = kx[start:stop], ky[start:stop]
         interpolate_values(volume, half, padding, rotations[j], some_x, some_y, space, buffer)
         _compare(

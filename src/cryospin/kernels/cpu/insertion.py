@@ -139,7 +139,8 @@ def _add_edge(flat, i, share, fx, re, im, w):
 @compiled
 def _insert_values_part(sums, half, padding, rotations, kx, ky, values, weights, rows):
     space, buffer = workspace(0), np.empty((BLOCK, 3), np.float32)
-    for j, start, stop in tiles(rows, kx.size):
+    for n, start, stop in tiles(rows.size, kx.size):
+        j = rows[n]
         some, share = values[j, 2 * start : 2 * stop], weights[j, start:stop]
         for p in range(stop - start):
             buffer[p, 0], buffer[p, 1], buffer[p, 2] = some[2 * p], some[2 * p + 1], share[p]
@@ -151,8 +152,8 @@ def _insert_part(
     sums, half, padding, images, ctf, weight, group, scale, kx, ky, image, rotations, shifts, responsibility, box, rows
 ):
     space, buffer = workspace(0), np.empty((BLOCK, 3), np.float32)
-    for j, start, stop in tiles(rows, kx.size):
-        i = image[j]
+    for n, start, stop in tiles(rows.size, kx.size):
+        j, i = rows[n], image[rows[n]]
         some_x, some_y, some = kx[start:stop], ky[start:stop], images[i, 2 * start : 2 * stop]
         transfer, w = ctf[i, start:stop], weight[group[i], start:stop]
         tx, ty = shifts[j, 0] / box, shifts[j, 1] / box

@@ -30,8 +30,8 @@ def normal_equations(volume: Tensor, grid: FourierGrid, observations: Observatio
 @compiled
 def _normal_part(volume, half, padding, images, ctf, weight, group, scale, kx, ky, image, rotations, shifts, box, rows, out):
     space, buffer = workspace(12), np.empty((8, BLOCK), np.float32)
-    for j, start, stop in tiles(rows, kx.size):
-        i = image[j]
+    for n, start, stop in tiles(rows.size, kx.size):
+        j, i = rows[n], image[rows[n]]
         some_x, some_y = kx[start:stop], ky[start:stop]
         interpolate(volume, half, padding, rotations[j], some_x, some_y, space, buffer)
         _accumulate(

@@ -56,7 +56,8 @@ class _Slices(torch.autograd.Function):
 @compiled
 def _slice_part(volume, half, padding, rotations, kx, ky, rows, out):
     space, buffer = workspace(4), np.empty((2, BLOCK), np.float32)
-    for j, start, stop in tiles(rows, kx.size):
+    for n, start, stop in tiles(rows.size, kx.size):
+        j = rows[n]
         interpolate_values(volume, half, padding, rotations[j], kx[start:stop], ky[start:stop], space, buffer)
         target = out[j, 2 * start : 2 * stop]
         for p in range(stop - start):
@@ -68,7 +69,8 @@ def _slice_part(volume, half, padding, rotations, kx, ky, rows, out):
 def _slice_back_part(volume, half, padding, rotations, kx, ky, rows, upstream, out):
     """Gradient with respect to the first two rows of each rotation (the third is not used by a slice)."""
     space, buffer = workspace(12), np.empty((8, BLOCK), np.float32)
-    for j, start, stop in tiles(rows, kx.size):
+    for n, start, stop in tiles(rows.size, kx.size):
+        j = rows[n]
         some_x, some_y, above = kx[start:stop], ky[start:stop], upstream[j, 2 * start : 2 * stop]
         interpolate(volume, half, padding, rotations[j], some_x, some_y, space, buffer)
         for axis in range(3):

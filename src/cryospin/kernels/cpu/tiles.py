@@ -16,10 +16,11 @@ GROUP = 32
 
 
 # Not cached by itself: numba cannot call a generator that it read from its cache. Kernels that contain it are cached.
+# It takes numbers only: numba never lets go of an array that a generator was given.
 @njit(nogil=True)
 def tiles(rows, count):
-    """Yield `(row, start, stop)` for every row and every range of up to `BLOCK` of `count` coefficients."""
-    for first in range(0, rows.size, GROUP):
+    """Yield `(n, start, stop)` for every `n` of `rows` rows and every range of up to `BLOCK` of `count` coefficients."""
+    for first in range(0, rows, GROUP):
         for start in range(0, count, BLOCK):
-            for j in rows[first : first + GROUP]:
-                yield j, start, min(start + BLOCK, count)
+            for n in range(first, min(first + GROUP, rows)):
+                yield n, start, min(start + BLOCK, count)
