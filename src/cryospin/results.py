@@ -20,7 +20,7 @@ from torch import Tensor
 from cryospin.engine.candidates import HeadProposer
 from cryospin.engine.final import FinalMaps, final_maps
 from cryospin.engine.half_sets import HalfSets
-from cryospin.engine.held_out import BesideNothing, beside_nothing
+from cryospin.engine.held_out import BesideNothing, beside_nothing, shares
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
@@ -55,7 +55,7 @@ class Result:
     maps: of all images and of each half, with their FSC
     poses: the best mode of each image, by image; shifts in pixels of the maps
     competing: all modes that were left
-    confidence: posterior probability of the best mode among them, `(N,)`
+    confidence: posterior probability of the best mode among them by the map of the other half, `(N,)`
     half: 0 or 1 for each image
     centre: displacements that were undone on load, `(N, 2)`, Å
     encoder: the trained heads' weights; empty where a run had none
@@ -82,12 +82,14 @@ class Result:
     @classmethod
     def of(cls, settings: Settings, particles: ParticleSet, packed: Packed, refinement: Refinement) -> Result:
         """Reconstruct the final maps from a refinement's poses."""
-        problem = refinement.problem
-        ranked, rank = refinement.modes.to(CPU).ranked()
+        problem, sets, limit = refinement.problem, refinement.sets, refinement.limit
+        competing, rank = refinement.modes.ranked()
+        share = shares(problem, sets.observations(limit), competing, sets.half, lambda half: sets.volume(half, limit))
+        ranked, rank = competing.to(CPU), rank.to(CPU)
         unit = in_asymmetric_unit(ranked.poses.rotation, problem.group.to(CPU))
         ranked = ranked.with_poses(ranked.poses._replace(rotation=unit), ranked.misfit)
         heads = next((p.heads for p in refinement.proposers if isinstance(p, HeadProposer)), None)
-        maps, best = final_maps(refinement.sets, refinement.modes), ranked.best()
+        maps, best = final_maps(sets, sets.spread(competing, limit)), ranked.best()
         contrast, spread = _usual_contrast(maps, best.to(maps.map.device), refinement)
         maps = maps.cpu()
         return cls(
@@ -96,26 +98,26 @@ class Result:
             maps=maps,
             poses=best,
             competing=ranked,
-            confidence=ranked.responsibilities()[rank == 0],
-            half=refinement.sets.half.cpu(),
+            confidence=share.cpu()[rank == 0],
+            half=sets.half.cpu(),
             centre=packed.centre,
             encoder={name: weight.cpu() for name, weight in heads.encoder.state_dict().items()} if heads else {},
             evidence=gather_evidence(
                 maps.map,
-                refinement.sets.observations(problem.last_shell),
+                sets.observations(problem.last_shell),
                 best.poses,
-                shortfall=refinement.sets.shortfall,
+                shortfall=sets.shortfall,
                 shell=maps.size_angstrom / maps.resolution,
                 group=problem.group,
                 heads=heads,
             ),
             measured={
-                "noise": refinement.sets.noise.cpu(),
+                "noise": sets.noise.cpu(),
                 "contrast": contrast.cpu(),
                 "spread": spread.cpu(),
-                "limit": torch.tensor(refinement.limit),
+                "limit": torch.tensor(limit),
             },
-            beside=held_beside_nothing(refinement.sets),
+            beside=held_beside_nothing(sets),
         )
 
 

@@ -12,6 +12,7 @@ from cryospin.kernels.types import Observations
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
+from cryospin.poses.uncertainty import POINTS, spread
 from cryospin.state import State
 from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.halves import HalfMaps, masked_fsc, wiener_filtered
@@ -107,6 +108,15 @@ class HalfSets:
     def reconstruct(self, modes: Modes, radius: int) -> HalfMaps:
         """Every image in its half's sums, up to a shell, spread over its modes."""
         return HalfMaps(*sums_of_halves(self.observations(radius), modes, self.half, self.problem.group))
+
+    def spread(self, modes: Modes, radius: int) -> Modes:
+        """Every mode as some points of its posterior in its half's map, up to a shell."""
+        observations, parts = self.observations(radius), []
+        for half in (0, 1):
+            own = modes.take(self.members(half, modes))
+            poses = spread(*self.volume(half, radius), observations, own.poses, shift_sd=self.problem.shift_sd)
+            parts.append(Modes(poses, *(values.repeat_interleave(POINTS) for values in (own.misfit, own.source))))
+        return Modes.join(*parts)
 
     def measure(self, best: Modes, radius: int) -> None:
         """Contrast of each image against its half's map, then the noise that is left, up to a shell."""
