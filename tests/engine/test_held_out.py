@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from blob_images import SHELL, blob_images, competition_in, half_mirrored, posed
-from cryospin.engine.held_out import beside_nothing, gains, half_volumes, halved, of_nothing
+from cryospin.engine.held_out import beside_nothing, gains, half_volumes, halved, of_nothing, shares
+from cryospin.geometry.rotations import random_rotations
 from cryospin.noise import weighted
 from cryospin.poses.modes import Modes
 
@@ -60,6 +61,36 @@ def test_noise_helps_its_own_half_only(setting):
     found, _ = examined(noise, modes_at(true))
     assert found.own > 0.5
     assert found.other < 0.2 * found.own
+
+
+def shares_of_inserted(problem, inserted):
+    """How sure images are of the poses they were inserted at rather than of others at random."""
+    other = inserted._replace(rotation=random_rotations(COUNT, torch.Generator().manual_seed(6)))
+    some = weighted(problem.observations, problem.noise).up_to(SHELL)
+    half = halved(COUNT, problem.device)
+    modes = Modes.join(modes_at(inserted), modes_at(other))
+    share = shares(problem, some, modes, half, half_volumes(problem, some, modes_at(inserted), half))
+    torch.testing.assert_close(share[:COUNT] + share[COUNT:], torch.ones(COUNT))
+    return share[:COUNT]
+
+
+def test_images_are_sure_of_poses_that_the_other_half_confirms(setting):
+    problem, _, true = setting
+    assert float((shares_of_inserted(problem, true) > 0.95).double().mean()) > 0.95
+
+
+def test_images_of_nothing_are_not_sure_of_the_poses_they_were_inserted_at(setting):
+    problem, _, true = setting
+    noise = posed(of_nothing(problem.observations, torch.Generator().manual_seed(4)))
+    assert abs(float(shares_of_inserted(noise, true).mean()) - 0.5) < 0.06
+
+
+def test_an_image_with_one_mode_is_sure(setting):
+    problem, _, true = setting
+    some = weighted(problem.observations, problem.noise).up_to(SHELL)
+    half = halved(COUNT, problem.device)
+    modes = modes_at(true)
+    assert (shares(problem, some, modes, half, half_volumes(problem, some, modes, half)) == 1).all()
 
 
 def test_images_of_nothing_keep_their_spectrum_and_lose_their_particle(setting):

@@ -1,8 +1,8 @@
 """The posterior about a mode, as a few poses that stand for it.
 
-An image leaves its pose uncertain by a degree or two. The map that is likeliest given that is not the average of the images at
-their best poses, but at all their poses with the probability of each (Dempster, Laird and Rubin, 1977): far from the particle's
-middle, where a turn moves the most, each image counts over a wider range of places.
+An image leaves its pose uncertain by a degree or two. The map that is likeliest given that is not the average of the
+images at their best poses, but at all their poses with the probability of each (Dempster, Laird and Rubin, 1977): far
+from the particle's middle, where a turn moves the most, each image counts over a wider range of places.
 """
 
 from __future__ import annotations
