@@ -63,6 +63,21 @@ def test_the_prior_shrinks_what_noise_dominates(truth, poses, observe):
     assert error[1] < 0.9 * error[0]
 
 
+def test_the_filter_is_even_where_views_are_not(poses, truth, observe):
+    """Signal in sparse directions is no fainter than elsewhere."""
+    crowded = poses._replace(rotation=poses.rotation.clone())
+    crowded.rotation[40:] = poses.rotation[0]
+    volume = accumulated(images(truth, crowded, observe), crowded)
+    grid_of = [map_to_grid(volume.solve(power, box=BOX), GRID) for power in (FLAT, torch.full((10,), 1e-3))]
+    shell = GRID.nearest_shell("cpu")
+    for radius in (3, 6):
+        ratio = (grid_of[1].abs() / grid_of[0].abs().clamp_min(1e-9))[shell == radius]
+        assert 0.01 < float(ratio.median()) < 0.99
+        assert float(ratio.quantile(0.9) / ratio.quantile(0.1)) < 2
+        weight = volume.denominator[shell == radius]
+        assert float(weight.quantile(0.9) / weight.quantile(0.1)) > 10
+
+
 def test_shells_beyond_the_limit_are_empty(truth, poses, observe):
     low = accumulated(images(truth, poses, observe), poses).solve(FLAT, radius=4, box=BOX)
     full = accumulated(images(truth, poses, observe), poses).solve(FLAT, box=BOX)

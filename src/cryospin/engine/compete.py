@@ -23,10 +23,15 @@ from cryospin.kernels.types import Observations, Poses
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import fits_of, refine_poses
 from cryospin.poses.modes import Modes, Thinning
+from cryospin.poses.momentum import ahead
 from cryospin.state import State
 from cryospin.volume.accumulated import AccumulatedVolume
 
-_PASSES = 4
+_LEAST_PASSES, _MOST_PASSES = 4, 30
+_MOMENTUM = 0.9
+_AT_REST = 0.02
+"""Nats an image by which the misfit must fall in four passes for more to follow."""
+
 _STEPS = 2
 _CLEAR_LEAD = 3.0
 
@@ -137,20 +142,31 @@ class Competition:
         return Modes.join(*parts).distinct(thinning)
 
     def _follow(self, observations: Observations, modes: Modes, radius: int) -> Modes:
-        """Soft EM: the volume, the noise and the modes in turn."""
-        for step in range(_PASSES):
+        """Soft EM: the volume, the noise and the modes in turn, with momentum, until the misfit hardly falls any more."""
+        misfits: list[float] = []
+        self._average(observations, modes, modes, radius)
+        inserted = modes
+        while len(misfits) < _MOST_PASSES and not _at_rest(misfits):
             some = weighted(observations, self.standing.noise)
-            if step:
-                volume, grid = self.problem.masked_volume(self.standing.density, radius)
-                poses, misfit = refine_poses(volume, grid, some, modes.poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
-                modes = modes.with_poses(poses, misfit).distinct(Thinning.at(radius, group=self.problem.early_group))
-            accumulated = AccumulatedVolume(FourierGrid(radius), self.problem.early_group)
-            accumulated.add(some, modes.poses, modes.responsibilities())
-            self.standing.density = accumulated.solve(self.problem.signal, radius)
             volume, grid = self.problem.masked_volume(self.standing.density, radius)
-            residual = residual_power(volume, grid, some, modes.best().poses)
-            self.standing.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])
-        return modes
+            poses, misfit = refine_poses(volume, grid, some, inserted.poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
+            moved = modes.with_poses(poses, misfit)
+            # What poses do in the first pass is to suit a new map.
+            goes_on = ahead(poses, modes.poses, _MOMENTUM) if misfits else poses
+            modes, inserted = moved, moved.with_poses(goes_on, misfit)
+            misfits.append(float(modes.best().misfit.mean()))
+            self._average(observations, inserted, modes, radius)
+        return modes.distinct(Thinning.at(radius, group=self.problem.early_group))
+
+    def _average(self, observations: Observations, inserted: Modes, modes: Modes, radius: int) -> None:
+        """The map of the images at some poses, and the noise that it leaves at others."""
+        some = weighted(observations, self.standing.noise)
+        accumulated = AccumulatedVolume(FourierGrid(radius), self.problem.early_group)
+        accumulated.add(some, inserted.poses, inserted.responsibilities())
+        self.standing.density = accumulated.solve(self.problem.signal, radius)
+        volume, grid = self.problem.masked_volume(self.standing.density, radius)
+        residual = residual_power(volume, grid, some, modes.best().poses)
+        self.standing.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])
 
     def _judge(self, modes: Modes, change: Tensor | None, radius: int) -> None:
         """How many images still change their mind, and how many have one mode that clearly leads."""
@@ -166,3 +182,10 @@ class Competition:
         """Robust standard deviation of the contrasts in units of their standard error."""
         volume, grid = self.problem.masked_volume(self.standing.density, radius)
         return float(fits_of(volume, grid, observations, poses).contrast_spread())
+
+
+def _at_rest(misfits: list[float]) -> bool:
+    """Whether the mean misfit of pass after pass has come to rest."""
+    if len(misfits) <= _LEAST_PASSES:
+        return False
+    return min(misfits[:-_LEAST_PASSES]) - min(misfits[-_LEAST_PASSES:]) < _AT_REST

@@ -10,12 +10,14 @@ from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 from cryospin.state import State
 
+_FLOOR = 1e-3
+"""Weight, as a share of its shell's mean, that a place must have to count in full."""
+
 
 class AccumulatedVolume:
-    """Sums of inserted images, and the Wiener solution they imply.
+    """Sums of inserted images, and the map they imply.
 
-    With data `X = C V + noise` of variance `1 / w`, the sums are `num = sum w C X` and `den = sum w C^2`; with
-    a prior of power `S` on the volume, its most likely value is `num / (den + 1 / S)`.
+    With data `X = C V + noise` of variance `1 / w`, the sums are `num = sum w C X` and `den = sum w C^2`.
 
     group: rotations of the particle's point group `(order, 3, 3)`; each image is inserted at all its equivalent poses.
         The sums are on its device
@@ -52,20 +54,39 @@ class AccumulatedVolume:
         self.numerator *= factor
         self.denominator *= factor
 
-    def solve(self, prior_power: Tensor, radius: int | None = None, box: int | None = None) -> Tensor:
-        """The map the sums imply.
+    def average(self, radius: int | None = None, box: int | None = None) -> Tensor:
+        """Data over weights, with a floor that only places few images reach can feel.
 
-        prior_power: expected `|V|^2` of each shell, `(at least radius + 1,)`
         radius: last shell to keep; the grid's own by default
         box: voxels along a side of the map; the fewest that carry the grid by default
         returns: float32 `(box, box, box)`
         """
         radius = self.grid.radius if radius is None else radius
-        # An infinite prior precision leaves nothing of a shell.
-        precision = self.denominator.new_full((self.grid.radius + 2,), torch.inf)
-        precision[: radius + 1] = 1 / prior_power[: radius + 1].float()
-        denominator = precision.take(self.grid.nearest_shell(precision.device).long()).add_(self.denominator)
-        return grid_to_map(self.numerator / denominator, self.grid, box)
+        return self._filtered(torch.ones(radius + 1, dtype=torch.float64), box)
+
+    def solve(self, prior_power: Tensor, radius: int | None = None, box: int | None = None) -> Tensor:
+        """The average, with the Wiener filter of each shell's mean weight `d`, `d S / (1 + d S)`.
+
+        Filtered by its own weight, a place that fewer images reach would be fainter, and images would fit better at views
+        that are taken already: poses would bend.
+
+        prior_power: expected `S = |V|^2` of each shell, `(at least radius + 1,)`
+        radius, box, returns: as of `average`
+        """
+        radius = self.grid.radius if radius is None else radius
+        ratio = self.shell_average(self.denominator)[: radius + 1] * prior_power[: radius + 1]
+        return self._filtered(ratio / (1 + ratio), box)
+
+    def _filtered(self, factor: Tensor, box: int | None) -> Tensor:
+        """The average with each shell multiplied by a factor, shells beyond the last of which are left out."""
+        shell = self.grid.nearest_shell(self.denominator.device).long()
+        floor = self.denominator.new_zeros(self.grid.radius + 2)
+        floor[:-1] = (_FLOOR * self.shell_average(self.denominator)).clamp_min(1e-12)
+        kept = torch.zeros_like(floor)
+        kept[: len(factor)] = factor
+        weights = floor.take(shell).add_(self.denominator)
+        # Beyond the grid's last shell the floor is nothing, and nothing is kept.
+        return grid_to_map(self.numerator * (kept.take(shell) / weights.clamp_min_(1e-12)), self.grid, box)
 
     def shell_average(self, values: Tensor) -> Tensor:
         """Mean of a lattice quantity over each shell, float64 `(radius + 1,)`."""

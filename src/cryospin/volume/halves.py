@@ -13,7 +13,6 @@ from cryospin.volume.accumulated import AccumulatedVolume
 _NOTHING = 0.02
 """An FSC below this says nothing."""
 
-_FLOOR = 1e-2
 _RANDOMISED_BELOW = 0.8
 """Phases are randomised from the shell on where the unmasked curve falls below this."""
 
@@ -27,14 +26,14 @@ class HalfMaps:
 
     def unfiltered(self, box: int) -> tuple[Tensor, Tensor]:
         """The half maps without any filter: `(box, box, box)` each."""
-        return _unfiltered(self.first, box), _unfiltered(self.second, box)
+        return self.first.average(box=box), self.second.average(box=box)
 
     def together(self, box: int) -> Tensor:
         """The map of all images without any filter: better than the mean of the half maps where one of them has few data."""
         both = AccumulatedVolume(self.first.grid, self.first.group)
         both.numerator = self.first.numerator + self.second.numerator
         both.denominator = self.first.denominator + self.second.denominator
-        return _unfiltered(both, box)
+        return both.average(box=box)
 
 
 def wiener_filtered(density: Tensor, fsc: Tensor, *, whole: bool) -> Tensor:
@@ -92,11 +91,6 @@ def fsc_curves(maps: tuple[Tensor, Tensor], mask: Tensor, seed: int = 0) -> FscC
     beyond = slice(shell + 2, None)
     corrected[beyond] = (masked[beyond] - randomised[beyond]) / (1 - randomised[beyond]).clamp_min(1e-6)
     return FscCurves(unmasked, masked, randomised, corrected)
-
-
-def _unfiltered(volume: AccumulatedVolume, box: int) -> Tensor:
-    """Data over weights, with a floor that only empty corners feel."""
-    return volume.solve(1 / (_FLOOR * volume.shell_average(volume.denominator)).clamp_min(1e-12), box=box)
 
 
 def _random_phases(density: Tensor, shell: int, generator: torch.Generator) -> Tensor:
