@@ -37,6 +37,9 @@ from cryospin.state import State
 _BOX = 2 * LAST_SHELL + 8
 """Voxels along a side of the map that is looked at: what the competition will see of it."""
 
+_STRAIGHT = 0.95
+"""A map that scores as much is not bent, and only mates compete."""
+
 _CLEARLY = 0.3
 """Nats an image: a nearly symmetric particle whose images took sides at random fits the second time about as badly."""
 
@@ -93,6 +96,13 @@ class SecondOpinion:
                 f"particle has {found.name}, run again with --symmetry {found.name}"
             )
             return None
+        about = found.centre * problem.box / density.shape[-1]
+        mates, tried = (found.group.to(problem.device), about.float().to(problem.device)), (*tried, found.name)
+        if found.score >= _STRAIGHT:
+            journal.note(f"the map looks symmetric: {describe(found)}; each pose competes with its mates")
+            opinion = cls(first, mates, first, MATES, tried, straightened=straightened)
+            opinion.inner = opinion._with_mates(first.panel)
+            return opinion
         journal.note(
             f"the map looks symmetric: {describe(found)}; its poses are found again with {found.name}, then without"
         )
@@ -100,9 +110,7 @@ class SecondOpinion:
         competitors = problem.order(first.panel.generator)[:COMPETITORS].sort().values
         standing = Standing(competitors, averaged(density, found).to(problem.device), sets.noise)
         inner = Compete.again(work, first.panel, standing)
-        about = found.centre * problem.box / density.shape[-1]
-        mates = found.group.to(problem.device), about.float().to(problem.device)
-        return cls(first, mates, inner, IMPOSED, (*tried, found.name), straightened=straightened)
+        return cls(first, mates, inner, IMPOSED, tried, straightened=straightened)
 
     @property
     def finished(self) -> bool:
