@@ -20,7 +20,7 @@ from torch import Tensor
 from cryospin.engine.candidates import HeadProposer
 from cryospin.engine.final import FinalMaps, final_maps
 from cryospin.engine.half_sets import HalfSets
-from cryospin.engine.held_out import BesideNothing, beside_nothing, shares
+from cryospin.engine.held_out import BesideNothing, beside_nothing, shares_in
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
@@ -84,7 +84,7 @@ class Result:
         """Reconstruct the final maps from a refinement's poses."""
         problem, sets, limit = refinement.problem, refinement.sets, refinement.limit
         competing, rank = refinement.modes.ranked()
-        share = shares(problem, sets.observations(limit), competing, sets.half, lambda half: sets.volume(half, limit))
+        share = shares_in(sets, competing, limit)
         ranked, rank = competing.to(CPU), rank.to(CPU)
         unit = in_asymmetric_unit(ranked.poses.rotation, problem.group.to(CPU))
         ranked = ranked.with_poses(ranked.poses._replace(rotation=unit), ranked.misfit)

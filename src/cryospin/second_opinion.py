@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cryospin.engine.compete import Standing
 from cryospin.engine.half_sets import HalfSets
+from cryospin.engine.held_out import agreement
 from cryospin.engine.impose import averaged
 from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
@@ -42,6 +43,9 @@ _STRAIGHT = 0.95
 
 _CLEARLY = 0.3
 """Nats an image: a nearly symmetric particle whose images took sides at random fits the second time about as badly."""
+
+_CLEAR = 0.5
+"""Mates are told apart if the halves agree on them so far beyond chance; 1 is always."""
 
 _EPOCHS_WITH_MATES = 5
 _MOST_IMAGES = 20_000
@@ -132,7 +136,7 @@ class SecondOpinion:
         elif self.phase == RELEASED:
             return self._decided(self.inner)
         else:
-            self.phase = DECIDED
+            self.inner, self.phase = (self.inner if self._told_apart(self.inner) else self.first), DECIDED
             return self
         self.inner.announce()
         return self
@@ -197,9 +201,21 @@ class SecondOpinion:
         before = self.first.refinement
         best = before.modes.best()
         turned = [Modes(mate_of(best.poses, turn, self.mates[1]), best.misfit, best.source) for turn in self.mates[0][1:]]
-        refinement = Refinement(before.sets, Modes.join(before.modes, *turned), before.limit, panel.rescuers)
+        sets = HalfSets.restored(self.work.problem, before.sets.state())
+        refinement = Refinement(sets, Modes.join(before.modes, *turned), before.limit, panel.rescuers)
         refinement.done = before.epochs - _EPOCHS_WITH_MATES
         return Refine(self.work, panel, refinement)
+
+    def _told_apart(self, with_mates: Refine) -> bool:
+        """Whether the two half maps agree on which of its mates an image shows, clearly more often than by chance."""
+        refinement, order = with_mates.refinement, len(self.mates[0])
+        agreed = agreement(refinement.sets, refinement.modes, refinement.limit)
+        clear = (agreed - 1 / order) > _CLEAR * (1 - 1 / order)
+        verdict = "they are told apart" if clear else "they count as one pose, and the first poses are kept"
+        self.work.journal.note(
+            f"mates: the halves agree in {100 * agreed:.0f} % of the images, by chance in {100 / order:.0f} %; {verdict}"
+        )
+        return clear
 
 
 def mate_of(poses: Poses, turn: Tensor, about: Tensor) -> Poses:

@@ -38,8 +38,11 @@ _CLEAR_IMAGES = 30.0
 FIRST_SHELL, LAST_SHELL = 9, 12
 """Frequency limits of the competition, cycles per box."""
 
-LAST_ROUNDS = 3
-"""The competition ends after so many rounds at its last limit."""
+LAST_ROUNDS, _MOST_ROUNDS = 3, 10
+"""The competition ends after so many rounds at its last limit, or more as long as images still fit better by the round."""
+
+_STILL_FALLS = 0.5
+"""Nats an image."""
 
 _STRAIGHT = 0.75
 """A map whose symmetry is to be imposed but scores less is bent: its poses are found again in its average over the group."""
@@ -207,7 +210,8 @@ class Compete:
         journal = self.work.journal
         _hold_round(self.competition, limit, journal)
         reason = switch_reason(self.competition) if limit == LAST_SHELL else ""
-        if not reason and self.limits:
+        if not reason and (self.limits or self._still_gains()):
+            self.limits = self.limits or [LAST_SHELL]
             return self
         if again := self._straightened():
             return again
@@ -230,6 +234,10 @@ class Compete:
         panel = work.panel(state["panel"])
         competition = Competition.restored(work.problem, panel.proposers, state["competition"])
         return cls(work, panel, competition, state["limits"])
+
+    def _still_gains(self) -> bool:
+        """Whether another round is worth while."""
+        return self.competition.rounds < _MOST_ROUNDS and self.competition.fell > _STILL_FALLS
 
     def _straightened(self) -> Compete | None:
         """A competition with the symmetry that is to be imposed, where a map found without it hardly shows it."""

@@ -34,6 +34,7 @@ _AT_REST = 0.02
 
 _STEPS = 2
 _CLEAR_LEAD = 3.0
+_FIGURES = ("margin", "moved", "spread", "misfit", "radius", "rounds", "fell")
 
 
 @dataclass
@@ -74,6 +75,8 @@ class Competition:
     proposers: what suggests candidates
 
     After a round:
+    rounds: how many were held at the frequency limit of the last one
+    fell: nats by which the mean misfit of an image fell in the last of them; 0 after the first
     moved: share of the images whose best pose turned by more than the frequency limit can tell
     margin: share of the images whose best mode leads the second by 3 nats
     spread: how much the images' contrasts vary, over how much noise alone would make them; near 1 when the map is right,
@@ -85,17 +88,19 @@ class Competition:
     def __init__(self, problem: Problem, standing: Standing, proposers: list[Proposer]) -> None:
         self.problem, self.standing, self.proposers = problem, standing, proposers
         self.names = source_names(proposers)
-        self.margin = self.moved = self.spread = float("nan")
+        self.margin = self.moved = self.spread = self.misfit = float("nan")
+        self.radius, self.rounds, self.fell = 0, 0, 0.0
 
     def state(self) -> State:
         """What a round leaves to the next, but for what the proposers keep themselves."""
-        return {"standing": self.standing.state(), "margin": self.margin, "moved": self.moved, "spread": self.spread}
+        return {"standing": self.standing.state()} | {name: getattr(self, name) for name in _FIGURES}
 
     @classmethod
     def restored(cls, problem: Problem, proposers: list[Proposer], state: State) -> Competition:
         """The competition whose state this is."""
         competition = cls(problem, Standing.restored(state["standing"]), proposers)
-        competition.margin, competition.moved, competition.spread = (state[n] for n in ("margin", "moved", "spread"))
+        for name in _FIGURES:
+            setattr(competition, name, state[name])
         return competition
 
     def round(self, radius: int) -> EpochRecord:
@@ -116,11 +121,12 @@ class Competition:
             else None
         )
         self._judge(modes, change, radius)
+        self._count(radius, float(best.misfit.mean()))
         self.spread = self._contrast_spread(seen, best.poses, radius)
         return EpochRecord(
             self.stage,
             self.problem.angstrom(radius),
-            float(best.misfit.mean()),
+            self.misfit,
             pose_change_deg=float(change.median()) if change is not None else None,
             winners=torch.bincount(best.source, minlength=len(self.names)).tolist(),
             winner_names=self.names,
@@ -177,6 +183,12 @@ class Competition:
         lead[ranked.poses.image[second]] = ranked.misfit[second] - first[ranked.poses.image[second]]
         self.margin = float((lead > _CLEAR_LEAD).double().mean())
         self.moved = float("nan") if change is None else float((change > math.degrees(1 / radius)).double().mean())
+
+    def _count(self, radius: int, misfit: float) -> None:
+        """One more round, and what it gained."""
+        again = radius == self.radius
+        self.rounds, self.fell = (self.rounds + 1, self.misfit - misfit) if again else (1, 0.0)
+        self.radius, self.misfit = radius, misfit
 
     def _contrast_spread(self, observations: Observations, poses: Poses, radius: int) -> float:
         """Robust standard deviation of the contrasts in units of their standard error."""

@@ -68,7 +68,7 @@ class HalfSets:
         first, second = state["maps"]
         sets = cls(problem, state["half"], state["noise"], first)
         sets.maps = (first, second)
-        sets.scale, sets.shortfall = state["scale"], state["shortfall"]
+        sets.scale, sets.shortfall = state["scale"].clone(), state["shortfall"].clone()
         sets.mask, sets.fsc = state["mask"], state["fsc"]
         return sets
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cryospin.engine.candidates import GridProposer, search
-from cryospin.engine.half_sets import members, sums_of_halves
+from cryospin.engine.half_sets import HalfSets, members, sums_of_halves
 from cryospin.engine.problem import Problem
 from cryospin.fourier import FourierGrid
 from cryospin.kernels.types import Observations
@@ -106,6 +106,20 @@ def shares(problem: Problem, observations: Observations, modes: Modes, half: Ten
         poses = modes.poses.take(rows)
         misfit[rows] = refine_poses(*volumes(1 - number), observations, poses, steps=_STEPS, shift_sd=problem.shift_sd)[1]
     return modes.with_poses(modes.poses, misfit).responsibilities()
+
+
+def shares_in(sets: HalfSets, modes: Modes, radius: int) -> Tensor:
+    """`shares` by half maps as they stand."""
+    return shares(sets.problem, sets.observations(radius), modes, sets.half, lambda half: sets.volume(half, radius))
+
+
+def agreement(sets: HalfSets, modes: Modes, radius: int) -> float:
+    """Of the images with several modes, how many have the same best one by either half's map; 1 where none has several."""
+    ranked, rank = modes.ranked()
+    share, image = shares_in(sets, ranked, radius), ranked.poses.image
+    most = torch.zeros(len(sets.half), device=share.device).index_reduce_(0, image, share, "amax")
+    contested = (image.bincount()[image] > 1) & (rank == 0)
+    return float((share == most[image])[contested].double().mean()) if bool(contested.any()) else 1.0
 
 
 def of_nothing(observations: Observations, generator: torch.Generator) -> Observations:
