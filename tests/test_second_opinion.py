@@ -22,7 +22,7 @@ from cryospin.kernels import cpu
 from cryospin.kernels.types import Poses
 from cryospin.poses.modes import Modes
 from cryospin.preparation import prepare, true_poses
-from cryospin.second_opinion import RELEASED, SecondOpinion, mate_of
+from cryospin.second_opinion import MATES, RELEASED, SecondOpinion, mate_of
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
 from cryospin.stage import Work
@@ -100,6 +100,30 @@ def test_a_second_opinion_finds_the_poses_and_imposes_nothing(blobs, tmp_path):
     errors = pose_errors(best.rotation, best.shift, truth.rotation, truth.shift, point_group("D2"))
     assert float(errors.rotation_deg.median()) < 4.0
     assert any("misfit to the other half's map" in note for note in first.work.journal.lines)
+
+
+def test_mates_of_a_symmetric_particle_count_as_one_pose(blobs, tmp_path):
+    first, _ = refinement_at(tmp_path, symmetric(blobs, "D2").density(BOX), 0.0)
+    first.refinement.finished = "for once"
+    stage = SecondOpinion.on(first)
+    assert stage.phase == MATES, "a straight map needs no second opinion"
+    while not stage.finished:
+        stage = stage.step()
+    assert stage.inner is first
+    assert "they count as one pose" in first.work.journal.lines[-1]
+
+
+def test_mates_of_a_particle_that_only_looks_symmetric_are_told_apart(blobs, tmp_path):
+    whole = symmetric(blobs, "C2")
+    lopsided = replace(whole, weight=whole.weight * torch.linspace(1.25, 0.75, len(whole.weight)))
+    first, _ = refinement_at(tmp_path, lopsided.density(BOX), 0.0)
+    mates = point_group("C2"), torch.zeros(3)
+    stage = SecondOpinion(first, mates, first, MATES, ("C2",))
+    stage.inner = stage._with_mates(first.panel)
+    while not stage.finished:
+        stage = stage.step()
+    assert stage.inner is not first
+    assert "they are told apart" in first.work.journal.lines[-1]
 
 
 def test_a_map_without_symmetry_keeps_its_poses(blobs, tmp_path):

@@ -35,6 +35,8 @@ def test_from_the_right_map_every_pose_is_found_and_stays(setting):
     assert records[1].winners[-1] > 0.2 * COUNT, "poses that were found should often win again"
     assert records[1].pose_change_deg < 2
     assert records[0].pose_change_deg is None
+    assert competition.rounds == 2
+    assert competition.fell == records[0].loss - records[1].loss
 
 
 def test_noise_is_told_from_what_the_poses_explain(setting):

@@ -117,7 +117,7 @@ def agreement(sets: HalfSets, modes: Modes, radius: int) -> float:
     """Of the images with several modes, how many have the same best one by either half's map; 1 where none has several."""
     ranked, rank = modes.ranked()
     share, image = shares_in(sets, ranked, radius), ranked.poses.image
-    most = torch.zeros(len(sets.half), device=share.device).index_reduce_(0, image, share, "amax")
+    most = torch.zeros(len(sets.half), device=share.device).scatter_reduce_(0, image, share, "amax")
     contested = (image.bincount()[image] > 1) & (rank == 0)
     return float((share == most[image])[contested].double().mean()) if bool(contested.any()) else 1.0
 
