@@ -109,7 +109,8 @@ def test_mates_of_a_symmetric_particle_count_as_one_pose(blobs, tmp_path):
     assert stage.phase == MATES, "a straight map needs no second opinion"
     while not stage.finished:
         stage = stage.step()
-    assert stage.inner is first
+    one, modes = stage.inner.refinement.modes.best(), first.refinement.modes.best()
+    assert torch.equal(one.poses.rotation, modes.poses.rotation)
     assert "they count as one pose" in first.work.journal.lines[-1]
 
 
@@ -122,7 +123,7 @@ def test_mates_of_a_particle_that_only_looks_symmetric_are_told_apart(blobs, tmp
     stage.inner = stage._with_mates(first.panel)
     while not stage.finished:
         stage = stage.step()
-    assert stage.inner is not first
+    assert len(stage.inner.refinement.modes) > len(first.refinement.modes)
     assert "they are told apart" in first.work.journal.lines[-1]
 
 

@@ -29,7 +29,7 @@ from cryospin.noise import weighted
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.gauss_newton import fits_of
-from cryospin.poses.modes import Modes
+from cryospin.poses.modes import Modes, Thinning
 from cryospin.results import Result
 from cryospin.stage import Stage, Work
 from cryospin.stages import COMPETITORS, LAST_SHELL, STAGES, Compete, Refine
@@ -46,6 +46,9 @@ _CLEARLY = 0.3
 
 _CLEAR = 0.5
 """Mates are told apart if the halves agree on them so far beyond chance; 1 is always."""
+
+_ALIKE = 2 / LAST_SHELL
+"""Radians within which two poses are mates: each was optimised by itself, in a map that is not perfectly symmetric."""
 
 _EPOCHS_WITH_MATES = 5
 _MOST_IMAGES = 20_000
@@ -136,7 +139,7 @@ class SecondOpinion:
         elif self.phase == RELEASED:
             return self._decided(self.inner)
         else:
-            self.inner, self.phase = (self.inner if self._told_apart(self.inner) else self.first), DECIDED
+            self.inner, self.phase = self.inner if self._told_apart(self.inner) else self._without_mates(self.first), DECIDED
             return self
         self.inner.announce()
         return self
@@ -179,8 +182,11 @@ class SecondOpinion:
         kept, straightened = (second, True) if convinces else (self.first, self.straightened)
         if another := SecondOpinion.on(kept, self.tried, straightened=straightened):
             return another
-        self.inner, self.phase = (kept, DECIDED) if straightened else (self._with_mates(second.panel), MATES)
-        self.inner.announce()
+        if straightened:
+            self.inner, self.phase = self._without_mates(kept), DECIDED
+        else:
+            self.inner, self.phase = self._with_mates(second.panel), MATES
+            self.inner.announce()
         return self
 
     def _convinces(self, second: Refine) -> bool:
@@ -205,6 +211,14 @@ class SecondOpinion:
         refinement = Refinement(sets, Modes.join(before.modes, *turned), before.limit, panel.rescuers)
         refinement.done = before.epochs - _EPOCHS_WITH_MATES
         return Refine(self.work, panel, refinement)
+
+    def _without_mates(self, kept: Refine) -> Refine:
+        """Finished poses of which mates count as one."""
+        end = kept.refinement
+        one = end.modes.distinct(Thinning(_ALIKE, group=self.mates[0]))
+        refinement = Refinement(end.sets, one, end.limit, end.proposers)
+        refinement.done, refinement.finished = end.done, end.finished
+        return Refine(kept.work, kept.panel, refinement)
 
     def _told_apart(self, with_mates: Refine) -> bool:
         """Whether the two half maps agree on which of its mates an image shows, clearly more often than by chance."""
