@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 from matplotlib import pyplot
 
 from benchmarks.measuring import (
@@ -84,11 +85,11 @@ def main() -> None:
         store(a.out / "results.json", results)
         print(markdown(COLUMNS, results[-1:]).splitlines()[-1], flush=True)
     results.sort(key=lambda r: (r["name"], r["options"], r["box"], r["n"]))
-    slopes = {
-        box: slope((r["name"] + r["options"], r["n"], r["seconds"]) for r in results if r["box"] == box)
-        for box in sorted({r["box"] for r in results})
-    }
-    table = markdown(COLUMNS, results) + "\n" + "".join(f"\n{line}" for line in map(in_words, slopes, slopes.values()))
+    boxes = sorted({r["box"] for r in results})
+    runs = {b: [(r["name"] + r["options"], r["n"], r["seconds"]) for r in results if r["box"] == b] for b in boxes}
+    slopes = {box: slope(runs[box]) for box in boxes}
+    lines = [in_words(box, slopes[box], share_by_share(runs[box])) for box in boxes]
+    table = markdown(COLUMNS, results) + "\n" + "".join(f"\n{line}" for line in lines)
     (a.out / "table.md").write_text(table + "\n")
     draw(results, slopes, a.out / "times.png")
     print(table)
@@ -187,11 +188,29 @@ def slope(runs: Iterable[tuple[str, int, float]], least: int = SLOPE_FROM) -> fl
     return over / under if under else None
 
 
-def in_words(box: int, exponent: float | None) -> str:
+def share_by_share(runs: Iterable[tuple[str, int, float]], least: int = SLOPE_FROM) -> tuple[float, float] | None:
+    """What a run costs whatever N is, and what an image adds: `time ~ a + b N` by least squares of relative errors, seconds.
+
+    runs, least: as of `slope`; the sets share both numbers
+    returns: None for fewer than two N
+    """
+    some = [(n, seconds) for _, n, seconds in runs if n >= least]
+    if len({n for n, _ in some}) < 2:
+        return None
+    n, seconds = np.array(some, float).T
+    fixed, each = np.linalg.lstsq(np.stack([1 / seconds, n / seconds], 1), np.ones(len(n)), rcond=None)[0]
+    return float(fixed), float(each)
+
+
+def in_words(box: int, exponent: float | None, shares: tuple[float, float] | None) -> str:
     """A line for the table."""
-    if exponent is None:
+    if exponent is None or shares is None:
         return f"- {box} pixels: too few runs of {SLOPE_FROM:,} images and more for a slope"
-    return f"- {box} pixels: time grows as N^{exponent:.2f} from {SLOPE_FROM:,} images on"
+    fixed, each = shares
+    return (
+        f"- {box} pixels: time grows as N^{exponent:.2f} from {SLOPE_FROM:,} images on, "
+        f"or as {fixed:.0f} s and {1000 * each:.2f} ms an image"
+    )
 
 
 def draw(results: list[dict], slopes: dict[int, float | None], path: Path) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.end_to_end import slope
+from benchmarks.end_to_end import share_by_share, slope
 
 COUNTS = (1000, 3000, 10_000, 50_000)
 
@@ -23,3 +23,9 @@ def test_small_sets_do_not_count():
 
 def test_one_number_of_images_has_no_slope():
     assert slope([("a", 3000, 40.0), ("b", 10_000, 80.0)]) is None
+
+
+def test_what_an_image_adds_is_told_from_what_a_run_costs_anyway():
+    runs = [("a", n, 20 + 0.002 * n) for n in (1000, 3000, 10_000, 50_000)]
+    assert share_by_share(runs) == pytest.approx((20, 0.002))
+    assert share_by_share(runs[:2]) is None
