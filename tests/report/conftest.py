@@ -16,6 +16,7 @@ from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
+from cryospin.geometry.rotations import turn
 from cryospin.kernels.types import Poses
 from cryospin.poses.modes import Modes
 from cryospin.preparation import prepare, true_poses
@@ -72,8 +73,8 @@ def write_run(data: Path, out: Path, *, heads: bool = True, epochs: int = 3) -> 
         proposers.append(guesser)
     g = torch.Generator().manual_seed(4)
     sets = HalfSets(problem, torch.randperm(COUNT, generator=g) % 2, problem.noise, torch.zeros(BOX, BOX, BOX))
-    # The first image cannot decide between its pose and another.
-    other = Poses(torch.tensor([0]), truth[0][5:6].float(), truth[1][:1].float())
+    # The first image cannot decide between its pose and one that is hardly different.
+    other = Poses(torch.tensor([0]), turn(truth[0][:1].float(), torch.tensor([[0.0, 0.0, 0.01]])), truth[1][:1].float())
     modes = Modes.join(
         Modes(poses, torch.full((COUNT,), -30.0, dtype=torch.float64), torch.zeros(COUNT, dtype=torch.long)),
         Modes(other, torch.tensor([-29.5], dtype=torch.float64), torch.zeros(1, dtype=torch.long)),
