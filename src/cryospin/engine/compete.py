@@ -150,29 +150,29 @@ class Competition:
     def _follow(self, observations: Observations, modes: Modes, radius: int) -> Modes:
         """Soft EM: the volume, the noise and the modes in turn, with momentum, until the misfit hardly falls any more."""
         misfits: list[float] = []
-        self._average(observations, modes, modes, radius)
+        volume, grid = self._average(weighted(observations, self.standing.noise), modes, modes)
         inserted = modes
         while len(misfits) < _MOST_PASSES and not _at_rest(misfits):
             some = weighted(observations, self.standing.noise)
-            volume, grid = self.problem.masked_volume(self.standing.density, radius)
             poses, misfit = refine_poses(volume, grid, some, inserted.poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
             moved = modes.with_poses(poses, misfit)
             # What poses do in the first pass is to suit a new map.
             goes_on = ahead(poses, modes.poses, _MOMENTUM) if misfits else poses
             modes, inserted = moved, moved.with_poses(goes_on, misfit)
             misfits.append(float(modes.best().misfit.mean()))
-            self._average(observations, inserted, modes, radius)
+            volume, grid = self._average(some, inserted, modes)
         return modes.distinct(Thinning.at(radius, group=self.problem.early_group))
 
-    def _average(self, observations: Observations, inserted: Modes, modes: Modes, radius: int) -> None:
-        """The map of the images at some poses, and the noise that it leaves at others."""
-        some = weighted(observations, self.standing.noise)
+    def _average(self, some: Observations, inserted: Modes, modes: Modes) -> tuple[Tensor, FourierGrid]:
+        """The map of weighted images at some poses, and the noise that it leaves at others; returns the map's lattice."""
+        radius = some.disc.radius
         accumulated = AccumulatedVolume(FourierGrid(radius), self.problem.early_group)
         accumulated.add(some, inserted.poses, inserted.responsibilities())
         self.standing.density = accumulated.solve(self.problem.signal, radius)
         volume, grid = self.problem.masked_volume(self.standing.density, radius)
         residual = residual_power(volume, grid, some, modes.best().poses)
         self.standing.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])
+        return volume, grid
 
     def _judge(self, modes: Modes, change: Tensor | None, radius: int) -> None:
         """How many images still change their mind, and how many have one mode that clearly leads."""

@@ -29,13 +29,13 @@ def spread(volume: Tensor, grid: FourierGrid, observations: Observations, poses:
     shift_sd: standard deviation of the Gaussian prior on shifts, pixels
     returns: `POINTS` n equally likely hypotheses, those of one hypothesis one after another
     """
-    moves = poses.shift.new_empty(len(poses.image), POINTS, 5)
+    corners, moves = _simplex(poses.shift.device), poses.shift.new_empty(len(poses.image), POINTS, 5)
     for some, block, rows in observations.blocks(poses):
         precision = 2 * kernels.normal_equations(volume, grid, some, block).matrix.double()
         precision[:, range(3), range(3)] += 1 / _TURN_SD**2
         precision[:, range(3, 5), range(3, 5)] += 1 / shift_sd**2
         root = torch.linalg.cholesky(torch.linalg.inv(precision))
-        moves[rows] = (_simplex().to(root) @ root.mT).float()
+        moves[rows] = (corners @ root.mT).float()
     # The corners of a simplex are askew. Every other image takes the opposite ones, so that the map is not.
     moves *= (1 - 2 * (poses.image % 2))[:, None, None]
     image = poses.image.repeat_interleave(POINTS)
@@ -43,9 +43,9 @@ def spread(volume: Tensor, grid: FourierGrid, observations: Observations, poses:
     return Poses(image, rotation, poses.shift.repeat_interleave(POINTS, 0) + moves[..., 3:].flatten(0, 1))
 
 
-def _simplex() -> Tensor:
+def _simplex(device: torch.device) -> Tensor:
     """Corners `(POINTS, 5)` of a regular simplex whose mean is 0 and whose covariance is 1."""
     centred = torch.eye(POINTS, dtype=torch.float64) - 1 / POINTS
     # The rows of the centred unit vectors span five dimensions; in a basis of those they are the corners.
     values, basis = torch.linalg.eigh(centred)
-    return POINTS**0.5 * centred @ basis[:, values > 0.5]
+    return (POINTS**0.5 * centred @ basis[:, values > 0.5]).to(device)

@@ -10,8 +10,8 @@ from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 from cryospin.state import State
 
-_FLOOR = 1e-3
-"""Weight, as a share of its shell's mean, that a place must have to count in full."""
+_FLOOR, _LEAST = 1e-3, 1e-12
+"""Weight, as a share of its shell's mean and at all, that a place must have to count in full."""
 
 
 class AccumulatedVolume:
@@ -62,7 +62,8 @@ class AccumulatedVolume:
         returns: float32 `(box, box, box)`
         """
         radius = self.grid.radius if radius is None else radius
-        return self._filtered(torch.ones(radius + 1, dtype=torch.float64), box)
+        mean = self.shell_average(self.denominator)
+        return self._filtered(mean, torch.ones_like(mean[: radius + 1]), box)
 
     def solve(self, prior_power: Tensor, radius: int | None = None, box: int | None = None) -> Tensor:
         """The average, with the Wiener filter of each shell's mean weight `d`, `d S / (1 + d S)`.
@@ -74,19 +75,22 @@ class AccumulatedVolume:
         radius, box, returns: as of `average`
         """
         radius = self.grid.radius if radius is None else radius
-        ratio = self.shell_average(self.denominator)[: radius + 1] * prior_power[: radius + 1]
-        return self._filtered(ratio / (1 + ratio), box)
+        mean = self.shell_average(self.denominator)
+        ratio = mean[: radius + 1] * prior_power[: radius + 1]
+        return self._filtered(mean, ratio / (1 + ratio), box)
 
-    def _filtered(self, factor: Tensor, box: int | None) -> Tensor:
-        """The average with each shell multiplied by a factor, shells beyond the last of which are left out."""
+    def _filtered(self, mean: Tensor, factor: Tensor, box: int | None) -> Tensor:
+        """The average with each shell multiplied by a factor, shells beyond the last of which are left out.
+
+        mean: weight of each shell, `(radius + 1,)`
+        """
         shell = self.grid.nearest_shell(self.denominator.device).long()
-        floor = self.denominator.new_zeros(self.grid.radius + 2)
-        floor[:-1] = (_FLOOR * self.shell_average(self.denominator)).clamp_min(1e-12)
+        floor = self.denominator.new_full((self.grid.radius + 2,), _LEAST)
+        floor[:-1] = (_FLOOR * mean).clamp_min(_LEAST)
         kept = torch.zeros_like(floor)
         kept[: len(factor)] = factor
         weights = floor.take(shell).add_(self.denominator)
-        # Beyond the grid's last shell the floor is nothing, and nothing is kept.
-        return grid_to_map(self.numerator * (kept.take(shell) / weights.clamp_min_(1e-12)), self.grid, box)
+        return grid_to_map(self.numerator * (kept.take(shell) / weights), self.grid, box)
 
     def shell_average(self, values: Tensor) -> Tensor:
         """Mean of a lattice quantity over each shell, float64 `(radius + 1,)`."""
