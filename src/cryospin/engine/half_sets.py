@@ -68,7 +68,7 @@ class HalfSets:
         first, second = state["maps"]
         sets = cls(problem, state["half"], state["noise"], first)
         sets.maps = (first, second)
-        sets.scale, sets.shortfall = state["scale"].clone(), state["shortfall"].clone()
+        sets.scale, sets.shortfall = state["scale"], state["shortfall"]
         sets.mask, sets.fsc = state["mask"], state["fsc"]
         return sets
 
@@ -121,17 +121,19 @@ class HalfSets:
     def measure(self, best: Modes, radius: int) -> None:
         """Contrast of each image against its half's map, then the noise that is left, up to a shell."""
         observations = self.observations(radius)
+        # Others may hold what stood before: a checkpoint, or a refinement that goes on from the same state.
+        scale, shortfall = self.scale.clone(), self.shortfall.clone()
         residual = torch.zeros(radius + 1, dtype=torch.float64, device=self.problem.device)
         for half in (0, 1):
             volume, grid = self.volume(half, radius)
             poses = best.poses.take(self.members(half, best))
             fit = fits_of(volume, grid, observations, poses)
             contrast = (fit.cross + _CONTRAST_PRIOR) / (fit.power + _CONTRAST_PRIOR)
-            self.scale[poses.image] = contrast.clamp(*_CONTRAST).float()
-            self.shortfall[poses.image] = -fit.contrast_deviation().float()
-            power = residual_power(volume, grid, observations._replace(scale=self.scale), poses)
+            scale[poses.image] = contrast.clamp(*_CONTRAST).float()
+            shortfall[poses.image] = -fit.contrast_deviation().float()
+            power = residual_power(volume, grid, observations._replace(scale=scale), poses)
             residual += power * len(poses.image) / len(self.problem)
-        self.scale = self.scale / self.scale.mean()
+        self.scale, self.shortfall = scale / scale.mean(), shortfall
         self.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])
 
     def update(self, modes: Modes, radius: int) -> None:
