@@ -22,7 +22,7 @@ from cryospin.kernels import cpu
 from cryospin.kernels.types import Poses
 from cryospin.poses.modes import Modes
 from cryospin.preparation import prepare, true_poses
-from cryospin.second_opinion import MATES, RELEASED, SecondOpinion, mate_of
+from cryospin.second_opinion import MATES, RELEASED, SecondOpinion, _with_mates, mate_of
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
 from cryospin.stage import Work
@@ -119,8 +119,7 @@ def test_mates_of_a_particle_that_only_looks_symmetric_are_told_apart(blobs, tmp
     lopsided = replace(whole, weight=whole.weight * torch.linspace(1.25, 0.75, len(whole.weight)))
     first, _ = refinement_at(tmp_path, lopsided.density(BOX), 0.0)
     mates = point_group("C2"), torch.zeros(3)
-    stage = SecondOpinion(first, mates, first, MATES, ("C2",))
-    stage.inner = stage._with_mates(first.panel)
+    stage = SecondOpinion(first, mates, _with_mates(first, mates, first.panel), MATES, ("C2",))
     while not stage.finished:
         stage = stage.step()
     assert len(stage.inner.refinement.modes) > len(first.refinement.modes)

@@ -6,8 +6,9 @@ shows, since a bent map agrees with its turned self less than the particle does.
 symmetry imposed, then refined without it, and both sets of poses are held against maps that their images had no part in.
 A map bent so much that only a part of its symmetry shows is looked at again afterwards, for the whole.
 
-A particle that is only nearly symmetric keeps its first poses. Since each may have been mistaken for one of its mates, an
-image's mates then compete with it, in a map that the images whose mind is clear decide.
+A map that is not bent, and one that the second poses do not suit better, keep their first poses. Since each may have been
+mistaken for one of its mates, an image's mates then compete with it, in a map that the images whose mind is clear decide.
+Where the half maps do not agree on them, the particle is symmetric as far as the images tell, and mates count as one pose.
 """
 
 from __future__ import annotations
@@ -107,9 +108,8 @@ class SecondOpinion:
         mates, tried = (found.group.to(problem.device), about.float().to(problem.device)), (*tried, found.name)
         if found.score >= _STRAIGHT:
             journal.note(f"the map looks symmetric: {describe(found)}; each pose competes with its mates")
-            opinion = cls(first, mates, first, MATES, tried, straightened=straightened)
-            opinion.inner = opinion._with_mates(first.panel)
-            return opinion
+            inner: Stage = _with_mates(first, mates, first.panel)
+            return cls(first, mates, inner, MATES, tried, straightened=straightened)
         journal.note(
             f"the map looks symmetric: {describe(found)}; its poses are found again with {found.name}, then without"
         )
@@ -185,8 +185,7 @@ class SecondOpinion:
         if straightened:
             self.inner, self.phase = self._without_mates(kept), DECIDED
         else:
-            self.inner, self.phase = self._with_mates(second.panel), MATES
-            self.inner.announce()
+            self.inner, self.phase = _with_mates(self.first, self.mates, second.panel), MATES
         return self
 
     def _convinces(self, second: Refine) -> bool:
@@ -201,16 +200,6 @@ class SecondOpinion:
             f"{before:.2f} without; {kept}"
         )
         return convinces
-
-    def _with_mates(self, panel: Panel) -> Refine:
-        """The first refinement going on, with every image's mates among its modes."""
-        before = self.first.refinement
-        best = before.modes.best()
-        turned = [Modes(mate_of(best.poses, turn, self.mates[1]), best.misfit, best.source) for turn in self.mates[0][1:]]
-        sets = HalfSets.restored(self.work.problem, before.sets.state())
-        refinement = Refinement(sets, Modes.join(before.modes, *turned), before.limit, panel.rescuers)
-        refinement.done = before.epochs - _EPOCHS_WITH_MATES
-        return Refine(self.work, panel, refinement)
 
     def _without_mates(self, kept: Refine) -> Refine:
         """Finished poses of which mates count as one."""
@@ -230,6 +219,19 @@ class SecondOpinion:
             f"mates: the halves agree in {100 * agreed:.0f} % of the images, by chance in {100 / order:.0f} %; {verdict}"
         )
         return clear
+
+
+def _with_mates(first: Refine, mates: tuple[Tensor, Tensor], panel: Panel) -> Refine:
+    """A finished refinement going on, with every image's mates among its modes; both as in `SecondOpinion`."""
+    before, (turns, about) = first.refinement, mates
+    best = before.modes.best()
+    turned = [Modes(mate_of(best.poses, turn, about), best.misfit, best.source) for turn in turns[1:]]
+    sets = HalfSets.restored(first.work.problem, before.sets.state())
+    refinement = Refinement(sets, Modes.join(before.modes, *turned), before.limit, panel.rescuers)
+    refinement.done = before.epochs - _EPOCHS_WITH_MATES
+    stage = Refine(first.work, panel, refinement)
+    stage.announce()
+    return stage
 
 
 def mate_of(poses: Poses, turn: Tensor, about: Tensor) -> Poses:

@@ -36,15 +36,17 @@ def moves(of: Poses, since: Poses) -> torch.Tensor:
     return torch.cat([to_rotation_vectors(of.rotation @ since.rotation.mT), of.shift - since.shift], 1).double()
 
 
-def repeated(poses: Poses) -> Poses:
-    return Poses(*(field.repeat_interleave(POINTS, 0) for field in poses))
+def moves_of_points(points: Poses, best: Poses) -> torch.Tensor:
+    """Of the points since the poses they stand for, `(n, POINTS, 5)`."""
+    repeated = Poses(*(field.repeat_interleave(POINTS, 0) for field in best))
+    return moves(points, repeated).unflatten(0, (COUNT, POINTS))
 
 
 def test_points_have_the_mean_and_covariance_of_the_posterior(setting):
     _, volume, observations, _, best = setting
     points = spread(volume, GRID, observations, best, shift_sd=LOOSE)
     assert torch.equal(points.image, best.image.repeat_interleave(POINTS))
-    move = moves(points, repeated(best)).unflatten(0, (COUNT, POINTS))
+    move = moves_of_points(points, best)
     torch.testing.assert_close(move.mean(1), torch.zeros(COUNT, 5, dtype=torch.float64), rtol=0, atol=1e-4)
     covariance = move.mT @ move / POINTS
     precision = 2 * reference.normal_equations(volume, GRID, observations, best).matrix.double()
@@ -57,7 +59,7 @@ def test_points_have_the_mean_and_covariance_of_the_posterior(setting):
 def test_the_best_poses_are_off_the_true_ones_by_as_much_as_the_points_say(setting):
     _, volume, observations, true, best = setting
     points = spread(volume, GRID, observations, best, shift_sd=LOOSE)
-    move = moves(points, repeated(best)).unflatten(0, (COUNT, POINTS))
+    move = moves_of_points(points, best)
     covariance = move.mT @ move / POINTS
     error = moves(best, true)
     squares = (error[:, None] @ torch.linalg.solve(covariance, error[..., None])).flatten()
@@ -67,7 +69,7 @@ def test_the_best_poses_are_off_the_true_ones_by_as_much_as_the_points_say(setti
 def test_points_are_askew_for_no_map(setting):
     _, volume, observations, _, best = setting
     points = spread(volume, GRID, observations, best, shift_sd=LOOSE)
-    move = moves(points, repeated(best)).unflatten(0, (COUNT, POINTS))
+    move = moves_of_points(points, best)
     skew = (move**3).sum(1)
     assert float(skew.mean(0).norm()) < 0.2 * float(skew.norm(dim=1).mean())
 
