@@ -58,7 +58,7 @@ def plot_fsc(
     _resolution_ticks(axes, float(frequency.max()))
     axes.set_xlabel("Resolution (Å), evenly spaced in 1/Å")
     axes.set_ylabel("Fourier shell correlation")
-    legend = axes.legend(fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.94), framealpha=0.9, edgecolor="none")
+    legend = axes.legend(fontsize=9, loc="best", framealpha=0.9, edgecolor="none")
     legend.set_zorder(20)
     return save(figure, path)
 

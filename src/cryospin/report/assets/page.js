@@ -93,13 +93,24 @@
     box.dataset.state = "drawn";
   }
 
+  // Distance from the middle to the farthest voxel within the first contour, in angstrom.
+  function radius() {
+    const { values } = map("map"), level = 255 * stored.level;
+    let farthest = 1;
+    for (let i = 0; i < values.length; i++) if (values[i] >= level) {
+      const x = Math.floor(i / (ny * nz)) - nx / 2, y = Math.floor(i / nz) % ny - ny / 2, z = i % nz - nz / 2;
+      farthest = Math.max(farthest, x * x + y * y + z * z);
+    }
+    return voxel * Math.sqrt(farthest);
+  }
+
+  // An orthographic camera of 3Dmol, 150 in front of its screen, sees tan(20 degrees) of that distance to either side.
   function home() {
     turned = true;
-    viewer.setView([0, 0, 0, 0, 0, 0, 0, 1]);
-    viewer.zoomTo();
+    const distance = 1.08 * radius() * Math.max(1, box.clientWidth / box.clientHeight) / Math.tan(Math.PI / 9);
+    viewer.setView([0, 0, 0, 150 - distance, 0, 0, 0, 1]);
     viewer.rotate(-70, "x");
     viewer.rotate(25, "y");
-    viewer.zoom(1.6);
   }
 
   slider.value = 100 * stored.level;
