@@ -47,6 +47,15 @@ def test_outliers_do_not_move_the_global_turn(truth, generator):
     assert float(errors.rotation_deg[: COUNT // 2].median()) > 60
 
 
+def test_the_hand_is_known_though_most_images_are_nearly_upside_down(truth, generator):
+    true, shift = truth
+    own, wrong = true @ Q.T, COUNT * 55 // 100
+    own[:wrong] = off_by(true[:wrong], 165.0, generator) @ Q.T
+    errors = pose_errors(own, shift, true, shift)
+    assert not errors.flipped
+    assert float(errors.rotation_deg[wrong:].max()) < 0.3
+
+
 def test_symmetry_mates_count_as_equal(truth, generator):
     true, shift = truth
     group = point_group("D3")

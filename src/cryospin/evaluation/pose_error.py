@@ -54,8 +54,10 @@ def pose_errors(
         own = (flip_hand(rotation) if flipped else rotation).double()
         turn = _global_turn(own, true_rotation.double(), group.double())
         nearest = _nearest_equivalent(own @ turn, true_rotation.double(), group.double())
-        results.append((distance_deg(own @ turn, nearest), flipped, turn))
-    error, flipped, turn = min(results, key=lambda r: float(r[0].median()))
+        # The hand that more poses agree with: where half of them are wrong, the median tells nothing.
+        agreement = torch.exp(-chordal_distance_squared(own @ turn, nearest) / _WIDE**2).sum()
+        results.append((float(agreement), distance_deg(own @ turn, nearest), flipped, turn))
+    _, error, flipped, turn = max(results, key=lambda r: r[0])
     return PoseErrors(error, _shift_errors(rotation, shift, true_shift, error), flipped, turn)
 
 

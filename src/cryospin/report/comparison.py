@@ -15,6 +15,7 @@ from cryospin.report.surface import shaded_surface
 
 _COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, INK)
 _HISTOGRAM_DEG = np.geomspace(0.1, 180, 46)
+_MARKED_EPOCHS = 60
 
 
 def plot_maps(maps: Mapping[str, Tensor], path: str | Path) -> None:
@@ -70,7 +71,8 @@ def plot_error_over_epochs(
     tidy(axes)
     for number, (name, errors) in enumerate(curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        axes.plot(range(1, len(errors) + 1), errors, color=colour, marker="o", markersize=3, linewidth=1.6, label=name)
+        marker = "o" if len(errors) <= _MARKED_EPOCHS else ""
+        axes.plot(range(1, len(errors) + 1), errors, color=colour, marker=marker, markersize=3, linewidth=1.6, label=name)
         if switches and (at := switches.get(name)):
             axes.axvline(at + 0.5, color=colour, linewidth=0.9, linestyle=(0, (4, 3)))
     _logarithmic(axes.yaxis, axes.set_yscale, axes.get_ylim)

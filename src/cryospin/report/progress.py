@@ -19,6 +19,8 @@ _NARROW = 20.0
 _NAMED = 0.08
 """Share of the time axis that a stage's name needs."""
 
+_SEPARATE_BARS = 60
+
 
 def plot_progress(records: Sequence[Record], path: str | Path | None = None) -> Figure:
     """Draw, over time, the pose change, the frequency limit and half-map resolution, and the pose error if known.
@@ -73,8 +75,12 @@ def plot_heads(records: Sequence[Record], path: str | Path | None = None) -> Fig
     tidy(axes)
     bottom = np.zeros(len(chosen))
     epochs = [r["epoch"] for r in chosen]
+    # Between more bars than there is room for, gaps would show as stripes of their own.
+    gap, edge = (0.1, 0.4) if len(chosen) <= _SEPARATE_BARS else (0.0, 0.0)
     for name, share, colour in zip(names, shares.T, _shades(names), strict=True):
-        axes.bar(epochs, share, 0.9, bottom, color=colour, edgecolor="white", linewidth=0.4, label=name)
+        axes.bar(
+            epochs, share, 1 - gap, bottom, color=colour, edgecolor="white", linewidth=edge, antialiased=gap > 0, label=name
+        )
         bottom += share
     axes.set_ylim(0, 100)
     axes.set_xlabel("Epoch")
