@@ -6,10 +6,12 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.half_sets import HalfSets
+from cryospin.engine.mates import asymmetry, mate_of, take_sides
 from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
 from cryospin.evaluation.alignment import move_map
@@ -22,7 +24,7 @@ from cryospin.kernels import cpu
 from cryospin.kernels.types import Poses
 from cryospin.poses.modes import Modes
 from cryospin.preparation import prepare, true_poses
-from cryospin.second_opinion import MATES, RELEASED, SecondOpinion, _with_mates, mate_of
+from cryospin.second_opinion import MATES, RELEASED, SecondOpinion, _with_mates
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
 from cryospin.stage import Work
@@ -111,7 +113,7 @@ def test_mates_of_a_symmetric_particle_count_as_one_pose(blobs, tmp_path):
         stage = stage.step()
     one, modes = stage.inner.refinement.modes.best(), first.refinement.modes.best()
     assert torch.equal(one.poses.rotation, modes.poses.rotation)
-    assert "they count as one pose" in first.work.journal.lines[-1]
+    assert "mates count as one pose" in first.work.journal.lines[-1]
 
 
 def test_mates_of_a_particle_that_only_looks_symmetric_are_told_apart(blobs, tmp_path):
@@ -124,6 +126,31 @@ def test_mates_of_a_particle_that_only_looks_symmetric_are_told_apart(blobs, tmp
         stage = stage.step()
     assert len(stage.inner.refinement.modes) > len(first.refinement.modes)
     assert "they are told apart" in first.work.journal.lines[-1]
+
+
+@pytest.mark.parametrize("lopsided", [True, False])
+def test_images_that_took_sides_at_random_take_the_right_ones_where_there_are_any(blobs, tmp_path, generator, lopsided):
+    particle = symmetric(blobs, "C2")
+    particle = replace(particle, width=0.25 * particle.width)
+    if lopsided:
+        particle = replace(particle, weight=particle.weight * torch.linspace(1.25, 0.75, len(particle.weight)))
+    first, _ = refinement_at(tmp_path, particle.density(BOX), 0.0)
+    right, turns, about = first.refinement.modes, point_group("C2"), torch.zeros(3)
+    problem, half, count = first.refinement.problem, first.refinement.sets.half, len(first.refinement.modes)
+    wrong = torch.rand(count, generator=generator) < 0.5
+    mate = mate_of(right.poses, turns[1], about)
+    mixed = right.poses._replace(rotation=torch.where(wrong[:, None, None], mate.rotation, right.poses.rotation))
+    mixed = right.with_poses(mixed, right.misfit)
+    sets = HalfSets.settled(problem, half, mixed)
+    sides = take_sides(sets, mixed, turns, about)
+    assert len(sides) == 2 * count
+    turned = sides.misfit[count:] < sides.misfit[:count]
+    agreed = float((turned == wrong).double().mean())
+    if lopsided:
+        assert max(agreed, 1 - agreed) > 0.9
+        assert asymmetry(sets, sides) > 0.3 > asymmetry(sets, mixed)
+    else:
+        assert asymmetry(sets, sides) < 0.08
 
 
 def test_a_map_without_symmetry_keeps_its_poses(blobs, tmp_path):

@@ -19,9 +19,9 @@ from cryospin.proposals.grid import GridSearch
 from cryospin.state import State
 
 _EPOCHS, _BATCHES = 6, 10
-_FAINT_NATS, _PATIENCE = 25.0, 6
-"""Images that carry less information than this at the last frequency limit take so many times the epochs: the fainter they
-are, the slower the volume grows."""
+_FAINT_NATS, _PATIENCE = (25.0, 30.0), 6
+"""Images that carry less information than the first at the last frequency limit take so many times the epochs, those that
+carry more than the second none more: the fainter they are, the slower the volume grows."""
 
 _RAMP = 0.8
 """The anneal ends at this fraction of the batches; the rest let the volume catch up."""
@@ -52,7 +52,7 @@ class GridExploration:
         least, most = _BATCH
         nats = float(problem.information[self.last])
         self.batch = int(min(max(_BATCH_NATS / nats, least), most, len(problem)))
-        self.epochs = _EPOCHS * (_PATIENCE if nats < _FAINT_NATS else 1)
+        self.epochs = _EPOCHS * _patience(nats)
         self.noise = problem.total.clone()
         self.queue = torch.empty(0, dtype=torch.long, device=problem.device)
         self.done = 0
@@ -117,3 +117,9 @@ class GridExploration:
             self.queue = torch.cat([self.queue, self.problem.order(self.generator)])
         rows, self.queue = self.queue[:count], self.queue[count:]
         return rows.sort().values
+
+
+def _patience(nats: float) -> int:
+    """How many times the usual epochs are worth while for images of so much information."""
+    faint, clear = _FAINT_NATS
+    return 1 + round((_PATIENCE - 1) * min(max((clear - nats) / (clear - faint), 0.0), 1.0))
