@@ -9,7 +9,7 @@ A map bent so much that only a part of its symmetry shows is looked at again aft
 A map that is not bent, and one that the second poses do not suit better, keep their first poses. Since each may have been
 mistaken for one of its mates, an image's mates then compete with it, in a map that the images whose mind is clear decide.
 Where the half maps do not agree on them, all images take sides anew (see `engine.mates`). Where the half maps hold nothing
-unsymmetric even so, the particle is symmetric as far as the images tell, and mates count as one pose.
+more that is unsymmetric even so, the particle is symmetric as far as the images tell, and mates count as one pose.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryospin.engine.compete import Standing
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.held_out import agreement
 from cryospin.engine.impose import averaged
-from cryospin.engine.mates import asymmetry, mate_of, take_sides
+from cryospin.engine.mates import as_before, asymmetry, mate_of, take_sides
 from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
 from cryospin.evaluation.symmetry import describe, suspects
@@ -223,9 +223,12 @@ class SecondOpinion:
             return with_mates
         first = self.first.refinement
         sides = take_sides(first.sets, first.modes.best(), *self.mates)
-        beyond = asymmetry(first.sets, sides)
-        found += f"; having taken sides at low frequencies they agree on what is not symmetric beyond these by {beyond:.2f}"
-        if beyond < _UNSYMMETRIC:
+        before, beyond = (asymmetry(first.sets, modes) for modes in (as_before(sides, order), sides))
+        found += (
+            f"; on what is not symmetric they agree by {before:.2f}, and by {beyond:.2f} where images took sides anew "
+            "at lower frequencies"
+        )
+        if beyond < max(before, _UNSYMMETRIC):
             journal.note(f"{found}; mates count as one pose, and the first poses are kept")
             return self._without_mates(self.first)
         journal.note(f"{found}; each image counts at all its mates, with the probability of each")

@@ -68,6 +68,13 @@ def take_sides(sets: HalfSets, best: Modes, turns: Tensor, about: Tensor) -> Mod
     return Modes(poses, misfit, best.source.repeat(order))
 
 
+def as_before(sides: Modes, order: int) -> Modes:
+    """Hypotheses of `take_sides` with each image at the pose that it had."""
+    misfit = torch.full_like(sides.misfit, torch.inf)
+    misfit[: len(misfit) // order] = 0
+    return sides.with_poses(sides.poses, misfit)
+
+
 def asymmetry(sets: HalfSets, modes: Modes) -> float:
     """Mean FSC, over the shells `JUDGED`, of what the half maps hold beside their symmetric parts; 0 beyond the last shell.
 
