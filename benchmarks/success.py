@@ -32,6 +32,7 @@ DEFAULT_VOXEL = 5.0
 """Å, of a map whose header has none."""
 
 EDGE, CURVE_POINTS = 1 / 3, 200
+LEAST_FALSE = 1e-3
 PARTICLE_SHARE = 0.62
 """Diameter of an atomic model, as a fraction of the box it is put in."""
 
@@ -208,41 +209,49 @@ def summary(runs: list[dict]) -> dict[str, float]:
 
 
 def draw(results: list[dict], folder: Path) -> None:
-    """Calibration of the confidence and ROC of junk over the runs that succeeded, a curve for each ratio."""
+    """Calibration of the confidence, with the particles behind each point, and ROC of junk, over the runs that succeeded."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, kind, x, y in (
-        ("calibration", "reliability", "confidence", "share of poses within the angular resolution"),
-        ("junk_roc", "roc", "particles called junk", "junk called junk"),
-    ):
-        figure, axes = pyplot.subplots(figsize=(4, 4), layout="constrained")
-        axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-        for snr in sorted({r["snr"] for r in results}, reverse=True):
-            curves = [r[kind] for r in results if r["success"] and r["snr"] == snr and r.get(kind)]
-            if curves:
-                axes.plot(*(pooled if kind == "reliability" else averaged)(curves), label=f"SNR {snr:g}", marker=".")
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x, ylabel=y)
-        axes.legend()
-        figure.savefig(folder / f"{name}.png", dpi=150)
-        pyplot.close(figure)
+    ratios = sorted({r["snr"] for r in results}, reverse=True)
+    runs = {snr: [r for r in results if r["success"] and r["snr"] == snr] for snr in ratios}
+    figure, axes = pyplot.subplots(figsize=(4.4, 4.4), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for snr, offset in zip(ratios, (-12, 8), strict=False):
+        confidence, right, count = pooled([r["reliability"] for r in runs[snr]])
+        (line,) = axes.plot(confidence, right, marker=".", label=f"SNR {snr:g}")
+        for x, y, n in zip(confidence, right, count, strict=True):
+            axes.annotate(
+                f"{n:,.0f}", (x, y), xytext=(0, offset), textcoords="offset points", ha="center", fontsize=7,
+                color=line.get_color(),
+            )  # fmt: skip
+    axes.set(xlim=(0, 1.06), ylim=(0, 1.06), xlabel="confidence", ylabel="share of poses within the angular resolution")
+    axes.legend(loc="upper left")
+    figure.savefig(folder / "calibration.png", dpi=150)
+    figure, axes = pyplot.subplots(figsize=(4.4, 4.4), layout="constrained")
+    for snr in ratios:
+        axes.plot(*averaged([r["roc"] for r in runs[snr] if r.get("roc")]), marker=".", label=f"SNR {snr:g}")
+    axes.set(xscale="log", xlabel="particles called junk", ylabel="junk called junk", xlim=(LEAST_FALSE, 1), ylim=(0.9, 1.005))
+    axes.legend(loc="lower right")
+    figure.savefig(folder / "junk_roc.png", dpi=150)
 
 
-def pooled(curves: list) -> tuple[np.ndarray, np.ndarray]:
-    """Reliability of all runs' particles together: confidence and share of right poses in ten bins."""
+def pooled(curves: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reliability of all runs' particles together: confidence, share of right poses and particles in each of ten bins."""
     confidence, right, count = np.concatenate([np.array(c) for c in curves], axis=1)
     bins = np.minimum((confidence * 10).astype(int), 9)
     total = np.bincount(bins, count, minlength=10)
     used = total > 0
-    return tuple(np.bincount(bins, v * count, minlength=10)[used] / total[used] for v in (confidence, right))
+    confidence, right = (np.bincount(bins, v * count, minlength=10)[used] / total[used] for v in (confidence, right))
+    return confidence, right, total[used]
 
 
 def averaged(curves: list) -> tuple[np.ndarray, np.ndarray]:
     """Mean over runs of a ROC's true positives at each share of false ones."""
-    x = np.linspace(0, 1, 101)
+    x = np.geomspace(LEAST_FALSE, 1, 41)
     return x, np.mean([np.interp(x, *c) for c in curves], axis=0)
 
 

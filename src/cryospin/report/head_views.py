@@ -18,6 +18,7 @@ from cryospin.report.style import INK, VERMILION, new_figure, save
 _POINTS = (90, 180)
 _SIDE = 4
 _WORST_DEG = 90.0
+_TRAIL = 16
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def plot_view_posteriors(images: Sequence[ImageViews], path: str | Path, *, dept
         mesh = _paint(axes, image.log_posterior.numpy(), "Greys", (-depth, 0.0))
         colours = colormaps["viridis"](np.linspace(0.08, 0.92, image.heads.shape[1]))
         for head, colour in zip(image.heads.unbind(1), colours, strict=True):
-            longitude, latitude = _on_map(head)
+            # Of more epochs a line would cover everything.
+            longitude, latitude = _on_map(head[np.linspace(0, len(head) - 1, min(len(head), _TRAIL)).round()])
             # A line across the edge of the map would run all over it.
             breaks = np.flatnonzero(np.abs(np.diff(longitude)) > math.pi) + 1
             trail = (np.insert(x, breaks, np.nan) for x in (longitude, latitude))
