@@ -50,7 +50,10 @@ _CLEAR = 0.5
 """Mates are told apart if the halves agree on them so far beyond chance; 1 is always."""
 
 _UNSYMMETRIC = 0.08
-"""Mean FSC of unsymmetric parts; where the noise took sides it is 0.00 to 0.04, and where HSP90 did 0.15 to 0.2."""
+"""Mean FSC of unsymmetric parts; where the noise took sides it is 0.00 to 0.04, and in HSP90 0.14 to 0.16."""
+
+_COUNTS = 0.02
+"""Probability from which on an image counts at a mate."""
 
 _ALIKE = 2 / LAST_SHELL
 """Radians within which two poses are mates: each was optimised by itself, in a map that is not perfectly symmetric."""
@@ -232,7 +235,7 @@ class SecondOpinion:
             journal.note(f"{found}; mates count as one pose, and the first poses are kept")
             return self._without_mates(self.first)
         journal.note(f"{found}; each image counts at all its mates, with the probability of each")
-        return _ended(self.first, sides)
+        return _ended(self.first, sides.take(sides.responsibilities() > _COUNTS))
 
 
 def _with_mates(first: Refine, mates: tuple[Tensor, Tensor], panel: Panel) -> Refine:
