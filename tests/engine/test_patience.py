@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from cryospin.engine.explore_grid import _patience
@@ -14,5 +16,5 @@ def test_the_fainter_the_images_the_more_epochs(nats, times):
 
 def test_no_leap_between_images_of_nearly_the_same_information():
     times = [_patience(20 + 0.25 * step) for step in range(60)]
-    assert all(0 <= before - after <= 1 for before, after in zip(times, times[1:], strict=False))
+    assert all(0 <= before - after <= 1 for before, after in pairwise(times))
     assert (times[0], times[-1]) == (6, 1)
