@@ -234,7 +234,8 @@ def draw(results: list[dict], folder: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(4.4, 4.4), layout="constrained")
     for snr in ratios:
         axes.plot(*averaged([r["roc"] for r in runs[snr] if r.get("roc")]), marker=".", label=f"SNR {snr:g}")
-    axes.set(xscale="log", xlabel="particles called junk", ylabel="junk called junk", xlim=(LEAST_FALSE, 1), ylim=(0.9, 1.005))
+    axes.set(xscale="log", xlim=(LEAST_FALSE, 1), ylim=(0.9, 1.005))
+    axes.set(xlabel="particles called junk", ylabel="junk called junk")
     axes.legend(loc="lower right")
     figure.savefig(folder / "junk_roc.png", dpi=150)
 
