@@ -75,7 +75,8 @@ def final_maps(sets: HalfSets, modes: Modes) -> FinalMaps:
     problem = sets.problem
     sums = sets.reconstruct(modes, problem.last_shell)
     halves, together = sums.unfiltered(problem.box), sums.together(problem.box)
-    mask = outline_mask(wiener_filtered(together, sets.fsc, whole=True), problem.mask_diameter)
+    filtered = wiener_filtered(together, sets.fsc, whole=True)
+    mask = outline_mask(filtered, problem.mask_diameter, 1 / sets.resolved_shell)
     curves = fsc_curves(halves, mask)
     # Masked before it is filtered: a mask on a filtered map would smear low frequencies over the shells taken out.
     within = together * mask

@@ -144,7 +144,7 @@ class HalfSets:
         first, second = (wiener_filtered(m, self.fsc, whole=False) for m in maps)
         low = low_pass((first + second) / 2, JOINED)
         self.maps = (first + low - low_pass(first, JOINED), second + low - low_pass(second, JOINED))
-        self.mask = outline_mask(combined, self.problem.mask_diameter)
+        self.mask = outline_mask(combined, self.problem.mask_diameter, 1 / self.resolved_shell)
 
 
 def members(modes: Modes, half: Tensor, number: int) -> Tensor:

@@ -16,10 +16,7 @@ EDGE = 0.06
 """Width of a mask's soft edge, as a fraction of the box."""
 
 _SMOOTHING = 0.015
-_MARGIN, _SOFT = 0.05, 0.10
-"""How far the outline is widened, and the width of its soft edge, fractions of the box."""
-
-_LEVEL = 0.12
+_LEVEL = 0.2
 _SMALLEST_PART = 0.1
 
 
@@ -34,12 +31,16 @@ def spherical_mask(box: int, diameter: float, edge: float = EDGE, device: torch.
     return _falling((distance - diameter / 2) / edge)
 
 
-def outline_mask(density: Tensor, diameter: float) -> Tensor:
-    """The particle's outline, widened by 5 % of the box, with a soft edge of 10 %, within a ball.
+def outline_mask(density: Tensor, diameter: float, detail: float | None = None) -> Tensor:
+    """The particle's outline with a soft edge as wide as the finest detail, within a ball.
 
-    The map is smoothed and cut at an eighth of its highest density; specks are dropped and holes filled.
+    The map is smoothed and cut at a fifth of its highest density; specks are dropped and holes filled. A blurred map swells
+    by about what its details measure, so an edge of that width needs no margin, and it tightens as the map sharpens.
+    Whatever else is let in is noise that poses are fitted to.
 
-    density: `(d, d, d)`; diameter: of the ball, fraction of the box
+    density: `(d, d, d)`
+    diameter: of the ball, fraction of the box
+    detail: the map's resolution, fraction of the box; two voxels if None
     returns: float32 `(d, d, d)` from 0 to 1
     """
     box = density.shape[-1]
@@ -53,7 +54,7 @@ def outline_mask(density: Tensor, diameter: float) -> Tensor:
     sizes[0] = 0
     solid = ndimage.binary_fill_holes(np.isin(labels, np.flatnonzero(sizes >= _SMALLEST_PART * sizes.max())))
     distance = torch.from_numpy(ndimage.distance_transform_edt(~solid)).float().to(density.device) / box
-    return _falling((distance - _MARGIN) / _SOFT) * ball
+    return _falling(distance / (detail or 2 / box)) * ball
 
 
 def _falling(x: Tensor) -> Tensor:
