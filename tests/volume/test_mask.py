@@ -19,12 +19,21 @@ def test_spherical_mask_is_one_inside_and_zero_outside(box):
 
 def test_outline_mask_holds_the_particle_and_little_else(blobs):
     density = blobs.density(32)
-    mask = outline_mask(density, 0.9)
+    mask = outline_mask(density, 0.9, 0.15)
     assert mask.shape == density.shape
     assert mask.min() >= 0
     assert mask.max() <= 1
-    assert float((density * mask).sum() / density.sum()) > 0.97
-    assert float(mask.mean()) < 0.6 * float(spherical_mask(32, 0.9).mean())
+    assert float((density * mask).sum() / density.sum()) > 0.94
+    assert float(mask.mean()) < 0.25 * float(spherical_mask(32, 0.9).mean())
+
+
+def test_outline_mask_tightens_as_the_map_sharpens(blobs):
+    density = blobs.density(32)
+    solid = outline_mask(density, 0.9, 0.01) == 1
+    fine, coarse = (outline_mask(density, 0.9, detail) for detail in (0.1, 0.2))
+    assert (fine[solid] == 1).all()
+    assert (coarse >= fine).all()
+    assert float((coarse > 0).float().mean()) > 1.5 * float((fine > 0).float().mean())
 
 
 def test_outline_mask_drops_specks_and_fills_holes(blobs):
