@@ -158,7 +158,8 @@ def test_a_map_without_symmetry_keeps_its_poses(blobs, tmp_path):
     assert SecondOpinion.on(first) is None
 
 
-def test_poses_compete_again_with_a_symmetry_that_hardly_shows(blobs, tmp_path):
+def test_poses_compete_again_with_a_symmetry_that_hardly_shows(blobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("cryospin.stages._STRAIGHT", 0.95)
     first, truth = refinement_at(tmp_path, symmetric(blobs, "D2").density(BOX), 20.0)
     problem, group = first.work.problem, point_group("D2")
     settings = replace(first.work.settings, symmetry="D2")

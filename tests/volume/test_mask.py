@@ -40,11 +40,11 @@ def test_outline_mask_drops_specks_and_fills_holes(blobs):
     density = blobs.density(32)
     density[16, 16, 28] = density.max()
     density[16:18, 16:18, 16:18] = 0
-    mask = outline_mask(density, 0.9)
+    mask = outline_mask(density, 0.9, 2 / 32)
     assert mask[16, 16, 16] == 1
     assert mask[16, 16, 28] == 0
 
 
 def test_outline_mask_of_nothing_is_the_ball():
     density = torch.zeros(16, 16, 16)
-    assert torch.equal(outline_mask(density, 0.8), spherical_mask(16, 0.8))
+    assert torch.equal(outline_mask(density, 0.8, 0.1), spherical_mask(16, 0.8))

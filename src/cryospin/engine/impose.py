@@ -10,13 +10,13 @@ from cryospin.evaluation.alignment import move_map
 from cryospin.evaluation.symmetry import Symmetry, find_symmetry
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.types import Poses
-from cryospin.volume.mask import outline_mask
+from cryospin.volume.mask import WIDE, outline_mask
 
 
 def axes_in(density: Tensor, problem: Problem, name: str) -> Symmetry:
     """A point group's best axes in a map `(d, d, d)`, any `d` of the problem's physical size."""
     radius = min(problem.last_shell, density.shape[-1] // 2 - 1)
-    return find_symmetry(density * outline_mask(density, problem.mask_diameter), name, radius)
+    return find_symmetry(density * outline_mask(density, problem.mask_diameter, WIDE), name, radius)
 
 
 def upright(density: Tensor, found: Symmetry) -> Tensor:

@@ -15,6 +15,9 @@ from cryospin.fourier import CPU
 EDGE = 0.06
 """Width of a mask's soft edge, as a fraction of the box."""
 
+WIDE = 1 / 6
+"""An edge, as a fraction of the box, so wide that the outline's own shape says nothing about the particle's symmetry."""
+
 _SMOOTHING = 0.015
 _LEVEL = 0.2
 _SMALLEST_PART = 0.1
@@ -31,7 +34,7 @@ def spherical_mask(box: int, diameter: float, edge: float = EDGE, device: torch.
     return _falling((distance - diameter / 2) / edge)
 
 
-def outline_mask(density: Tensor, diameter: float, detail: float | None = None) -> Tensor:
+def outline_mask(density: Tensor, diameter: float, detail: float) -> Tensor:
     """The particle's outline with a soft edge as wide as the finest detail, within a ball.
 
     The map is smoothed and cut at a fifth of its highest density; specks are dropped and holes filled. A blurred map swells
@@ -40,7 +43,7 @@ def outline_mask(density: Tensor, diameter: float, detail: float | None = None) 
 
     density: `(d, d, d)`
     diameter: of the ball, fraction of the box
-    detail: the map's resolution, fraction of the box; two voxels if None
+    detail: the map's resolution, fraction of the box
     returns: float32 `(d, d, d)` from 0 to 1
     """
     box = density.shape[-1]
@@ -54,7 +57,7 @@ def outline_mask(density: Tensor, diameter: float, detail: float | None = None) 
     sizes[0] = 0
     solid = ndimage.binary_fill_holes(np.isin(labels, np.flatnonzero(sizes >= _SMALLEST_PART * sizes.max())))
     distance = torch.from_numpy(ndimage.distance_transform_edt(~solid)).float().to(density.device) / box
-    return _falling(distance / (detail or 2 / box)) * ball
+    return _falling(distance / detail) * ball
 
 
 def _falling(x: Tensor) -> Tensor:
