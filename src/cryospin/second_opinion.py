@@ -36,6 +36,7 @@ from cryospin.results import Result
 from cryospin.stage import Stage, Work
 from cryospin.stages import COMPETITORS, LAST_SHELL, STAGES, Compete, Refine
 from cryospin.state import State
+from cryospin.volume.mask import WIDE, outline_mask
 
 _BOX = 2 * LAST_SHELL + 8
 """Voxels along a side of the map that is looked at: what the competition will see of it."""
@@ -247,6 +248,9 @@ def _with_mates(first: Refine, mates: tuple[Tensor, Tensor], panel: Panel) -> Re
     best = before.modes.best()
     turned = [Modes(mate_of(best.poses, turn, about), best.misfit, best.source) for turn in turns[1:]]
     sets = HalfSets.restored(first.work.problem, before.sets.state())
+    # Both halves have one mask, and by a tight one's lopsidedness they would agree on mates that are alike.
+    sets.edge = WIDE
+    sets.mask = outline_mask(sets.maps, sets.problem.mask_diameter, WIDE)
     refinement = Refinement(sets, Modes.join(before.modes, *turned), before.limit, panel.rescuers)
     refinement.done = before.epochs - _EPOCHS_WITH_MATES
     stage = Refine(first.work, panel, refinement)

@@ -75,8 +75,8 @@ def final_maps(sets: HalfSets, modes: Modes) -> FinalMaps:
     problem = sets.problem
     sums = sets.reconstruct(modes, problem.last_shell)
     halves, together = sums.unfiltered(problem.box), sums.together(problem.box)
-    filtered = wiener_filtered(together, sets.fsc, whole=True)
-    mask = outline_mask(filtered, problem.mask_diameter, 1 / sets.resolved_shell)
+    first, second = (wiener_filtered(half, sets.fsc, whole=False) for half in halves)
+    mask = outline_mask((first, second), problem.mask_diameter, 1 / sets.resolved_shell)
     curves = fsc_curves(halves, mask)
     # Masked before it is filtered: a mask on a filtered map would smear low frequencies over the shells taken out.
     within = together * mask

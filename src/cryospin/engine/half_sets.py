@@ -38,6 +38,7 @@ class HalfSets:
 
     scale: contrast of each image, 1 on average
     shortfall: by how many standard errors each image's contrast falls short of the usual; large where a pose is wrong
+    edge: of the mask, fraction of the box; as wide as the maps' finest detail if None
     """
 
     def __init__(self, problem: Problem, half: Tensor, noise: Tensor, density: Tensor) -> None:
@@ -49,6 +50,7 @@ class HalfSets:
         self.shortfall = torch.zeros(len(problem), device=problem.device)
         self.mask = spherical_mask(problem.box, problem.mask_diameter, device=problem.device)
         self.fsc = torch.ones(problem.box // 2, dtype=torch.float64, device=problem.device)
+        self.edge: float | None = None
 
     def state(self) -> State:
         """What a pass leaves to the next."""
@@ -60,6 +62,7 @@ class HalfSets:
             "shortfall": self.shortfall,
             "mask": self.mask,
             "fsc": self.fsc,
+            "edge": self.edge,
         }
 
     @classmethod
@@ -69,7 +72,7 @@ class HalfSets:
         sets = cls(problem, state["half"], state["noise"], first)
         sets.maps = (first, second)
         sets.scale, sets.shortfall = state["scale"], state["shortfall"]
-        sets.mask, sets.fsc = state["mask"], state["fsc"]
+        sets.mask, sets.fsc, sets.edge = state["mask"], state["fsc"], state["edge"]
         return sets
 
     @classmethod
@@ -137,14 +140,13 @@ class HalfSets:
         self.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])
 
     def update(self, modes: Modes, radius: int) -> None:
-        """Half maps up to a shell, filtered by what they agree on, and a mask from their sum."""
+        """Half maps up to a shell, filtered by what they agree on, and a mask about what they share."""
         maps = self.reconstruct(modes, radius).unfiltered(self.problem.box)
         self.fsc = masked_fsc(maps, self.mask)
-        combined = wiener_filtered((maps[0] + maps[1]) / 2, self.fsc, whole=True)
         first, second = (wiener_filtered(m, self.fsc, whole=False) for m in maps)
+        self.mask = outline_mask((first, second), self.problem.mask_diameter, self.edge or 1 / self.resolved_shell)
         low = low_pass((first + second) / 2, JOINED)
         self.maps = (first + low - low_pass(first, JOINED), second + low - low_pass(second, JOINED))
-        self.mask = outline_mask(combined, self.problem.mask_diameter, 1 / self.resolved_shell)
 
 
 def members(modes: Modes, half: Tensor, number: int) -> Tensor:

@@ -16,7 +16,8 @@ from cryospin.volume.mask import WIDE, outline_mask
 def axes_in(density: Tensor, problem: Problem, name: str) -> Symmetry:
     """A point group's best axes in a map `(d, d, d)`, any `d` of the problem's physical size."""
     radius = min(problem.last_shell, density.shape[-1] // 2 - 1)
-    return find_symmetry(density * outline_mask(density, problem.mask_diameter, WIDE), name, radius)
+    mask = outline_mask((density, density), problem.mask_diameter, WIDE)
+    return find_symmetry(density * mask, name, radius)
 
 
 def upright(density: Tensor, found: Symmetry) -> Tensor:

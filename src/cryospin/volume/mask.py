@@ -19,7 +19,7 @@ WIDE = 1 / 6
 """An edge, as a fraction of the box, so wide that the outline's own shape says nothing about the particle's symmetry."""
 
 _SMOOTHING = 0.015
-_LEVEL = 0.2
+_LEVEL = 0.25
 _SMALLEST_PART = 0.1
 
 
@@ -34,29 +34,33 @@ def spherical_mask(box: int, diameter: float, edge: float = EDGE, device: torch.
     return _falling((distance - diameter / 2) / edge)
 
 
-def outline_mask(density: Tensor, diameter: float, detail: float) -> Tensor:
-    """The particle's outline with a soft edge as wide as the finest detail, within a ball.
+def outline_mask(maps: tuple[Tensor, Tensor], diameter: float, detail: float) -> Tensor:
+    """The outline of what two half maps share, with a soft edge as wide as the finest detail, within a ball.
 
-    The map is smoothed and cut at a fifth of its highest density; specks are dropped and holes filled. A blurred map swells
-    by about what its details measure, so an edge of that width needs no margin, and it tightens as the map sharpens.
-    Whatever else is let in is noise that poses are fitted to.
+    Their product, smoothed, is the local power of the signal, and noise does not raise it; where its root is above a
+    quarter of its highest there is particle. Density would not do: of a map that was sharpened or high-passed, half of the
+    signal lies in what is darker than the solvent. Specks are dropped and holes filled. A blurred map swells by about what
+    its details measure, so an edge of that width needs no margin, and it tightens as the maps sharpen. Whatever else is let
+    in is noise that poses are fitted to.
 
-    density: `(d, d, d)`
+    maps: `(d, d, d)` each, filtered; of a single map, that map twice
     diameter: of the ball, fraction of the box
-    detail: the map's resolution, fraction of the box
+    detail: the maps' resolution, fraction of the box
     returns: float32 `(d, d, d)` from 0 to 1
     """
-    box = density.shape[-1]
-    ball = spherical_mask(box, diameter, device=density.device)
-    smooth = ndimage.gaussian_filter((density * ball).cpu().numpy(), max(0.7, _SMOOTHING * box))
-    inside = smooth > _LEVEL * np.quantile(smooth, 0.999)
+    first, second = maps
+    box = first.shape[-1]
+    ball = spherical_mask(box, diameter, device=first.device)
+    power = ndimage.gaussian_filter((first * second * ball.square()).cpu().numpy(), max(0.7, _SMOOTHING * box))
+    amplitude = np.sqrt(power.clip(0))
+    inside = amplitude > _LEVEL * np.quantile(amplitude, 0.999)
     labels, count = ndimage.label(inside)
     if count == 0:
         return ball
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     solid = ndimage.binary_fill_holes(np.isin(labels, np.flatnonzero(sizes >= _SMALLEST_PART * sizes.max())))
-    distance = torch.from_numpy(ndimage.distance_transform_edt(~solid)).float().to(density.device) / box
+    distance = torch.from_numpy(ndimage.distance_transform_edt(~solid)).float().to(ball.device) / box
     return _falling(distance / detail) * ball
 
 
