@@ -21,7 +21,7 @@ from cryospin.engine.compete import Standing
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.held_out import agreement
 from cryospin.engine.impose import averaged
-from cryospin.engine.mates import as_before, asymmetry, mate_of, take_sides
+from cryospin.engine.mates import as_before, asymmetry, mate_of, take_sides, wide_outline
 from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
 from cryospin.evaluation.symmetry import describe, suspects
@@ -36,7 +36,7 @@ from cryospin.results import Result
 from cryospin.stage import Stage, Work
 from cryospin.stages import COMPETITORS, LAST_SHELL, STAGES, Compete, Refine
 from cryospin.state import State
-from cryospin.volume.mask import WIDE, outline_mask
+from cryospin.volume.mask import WIDE
 
 _BOX = 2 * LAST_SHELL + 8
 """Voxels along a side of the map that is looked at: what the competition will see of it."""
@@ -249,8 +249,7 @@ def _with_mates(first: Refine, mates: tuple[Tensor, Tensor], panel: Panel) -> Re
     turned = [Modes(mate_of(best.poses, turn, about), best.misfit, best.source) for turn in turns[1:]]
     sets = HalfSets.restored(first.work.problem, before.sets.state())
     # Both halves have one mask, and by a tight one's lopsidedness they would agree on mates that are alike.
-    sets.edge = WIDE
-    sets.mask = outline_mask(sets.maps, sets.problem.mask_diameter, WIDE)
+    sets.edge, sets.mask = WIDE, wide_outline(sets)
     refinement = Refinement(sets, Modes.join(before.modes, *turned), before.limit, panel.rescuers)
     refinement.done = before.epochs - _EPOCHS_WITH_MATES
     stage = Refine(first.work, panel, refinement)

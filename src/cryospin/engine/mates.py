@@ -41,6 +41,14 @@ def mate_of(poses: Poses, turn: Tensor, about: Tensor) -> Poses:
     return Poses(poses.image, poses.rotation @ turn, poses.shift + moved)
 
 
+def wide_outline(sets: HalfSets) -> Tensor:
+    """The particle's outline with an edge so wide that its own lack of symmetry does not tell mates apart.
+
+    The refinement's mask is of both halves, and its noise would make them agree: by 0.13 in a symmetric beta-galactosidase.
+    """
+    return outline_mask(sets.maps, sets.problem.mask_diameter, WIDE)
+
+
 def take_sides(sets: HalfSets, best: Modes, turns: Tensor, about: Tensor) -> Modes:
     """Every image at each of its mates, with misfits whose differences are held out and up to `SHELLS` only.
 
@@ -55,7 +63,7 @@ def take_sides(sets: HalfSets, best: Modes, turns: Tensor, about: Tensor) -> Mod
     folds = [row[:, marching[number::_FOLDS]] for number in range(_FOLDS)]
     misfit = torch.zeros(order, count, dtype=torch.float64, device=problem.device).flatten()
     share = (row < count).float().flatten()
-    outline = _outline(sets)
+    outline = wide_outline(sets)
     for shell in SHELLS:
         observations = sets.observations(min(shell, problem.last_shell))
         mask = resample_map(outline, FourierGrid(observations.disc.radius).box).clamp(0, 1)
@@ -94,7 +102,7 @@ def asymmetry(sets: HalfSets, modes: Modes) -> float:
     with_sides, without = (sums_of_halves(observations, m, sets.half, group) for m in (modes, either_side))
     maps = [taken.average() - symmetric.average() for taken, symmetric in zip(with_sides, without, strict=True)]
     # Shells that the halves share go first: the edge of a mask would smear them over those that are judged.
-    mask = resample_map(_outline(sets), maps[0].shape[-1])
+    mask = resample_map(wide_outline(sets), maps[0].shape[-1])
     first, second = ((part - low_pass(part, JUDGED[0] - 1)) * mask for part in maps)
     return float(fourier_shell_correlation(first, second)[JUDGED[0] : last + 1].mean())
 
@@ -117,11 +125,3 @@ def _misfit(
     lattice = map_to_grid(volume.average() * mask, volume.grid)
     some = poses.take(rows.flatten())
     return refine_poses(lattice, volume.grid, observations, some, steps=0, shift_sd=problem.shift_sd)[1].view(rows.shape)
-
-
-def _outline(sets: HalfSets) -> Tensor:
-    """The particle's outline with an edge so wide that its own lack of symmetry does not tell mates apart.
-
-    The refinement's mask is of both halves, and its noise would make them agree: by 0.13 in a symmetric beta-galactosidase.
-    """
-    return outline_mask(sets.maps, sets.problem.mask_diameter, WIDE)
