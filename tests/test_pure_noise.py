@@ -52,7 +52,7 @@ def test_noise_is_called_noise_in_the_log_the_report_and_the_results(made):
 
 
 def test_half_maps_of_noise_agree_no_further_than_their_start(made):
-    """Reading between lattice points and a mask carry a start's last shell over: two shells at most, and one when corrected."""
+    """Reading between lattice points and a mask carry a start's last shell over: two shells at most, one when corrected."""
     fsc = load_run(made[0]).fsc
     beyond = fsc[fsc.index + 1 > LAST_SHELL]
     assert (beyond["fsc_unmasked"] < 0.143).all()

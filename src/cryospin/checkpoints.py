@@ -21,7 +21,7 @@ from cryospin.errors import InputError
 from cryospin.formats.whole import whole
 from cryospin.state import State, copied, put_together, taken_apart
 
-FORMAT = 1
+FORMAT = 2
 """Raised when states change so that older checkpoints cannot be continued."""
 
 SHARE = 0.02
