@@ -16,7 +16,7 @@ from cryospin.volume.mask import WIDE, outline_mask
 def axes_in(density: Tensor, problem: Problem, name: str) -> Symmetry:
     """A point group's best axes in a map `(d, d, d)`, any `d` of the problem's physical size."""
     radius = min(problem.last_shell, density.shape[-1] // 2 - 1)
-    mask = outline_mask((density, density), problem.mask_diameter, WIDE)
+    mask = outline_mask([density], problem.mask_diameter, WIDE)
     return find_symmetry(density * mask, name, radius)
 
 

@@ -21,7 +21,7 @@ def recentre(density: Tensor, poses: Poses, problem: Problem) -> tuple[Tensor, P
     density: `(d, d, d)`, any `d` of the problem's physical size
     """
     box = density.shape[-1]
-    weight = (density * outline_mask((density, density), problem.mask_diameter, WIDE)).clamp_min(0)
+    weight = (density * outline_mask([density], problem.mask_diameter, WIDE)).clamp_min(0)
     k = (torch.arange(box, device=density.device) - box // 2).float()
     x, y, z = (float((weight.sum(axes) * k).sum() / weight.sum()) for axes in ((0, 1), (0, 2), (1, 2)))
     move = -(problem.early_group @ problem.early_group.new_tensor([x, y, z])).mean(0)

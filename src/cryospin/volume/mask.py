@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,7 +20,12 @@ WIDE = 1 / 6
 """An edge, as a fraction of the box, so wide that the outline's own shape says nothing about the particle's symmetry."""
 
 _SMOOTHING = 0.015
-_LEVEL = 0.25
+_LEVELS = (0.1, 0.25)
+"""Of the highest amplitude: where a particle ends in maps without noise, and in the noisiest."""
+
+_NOISES = 4.0
+"""Between the two, what stands out of the noise so many times is particle."""
+
 _SMALLEST_PART = 0.1
 
 
@@ -34,26 +40,28 @@ def spherical_mask(box: int, diameter: float, edge: float = EDGE, device: torch.
     return _falling((distance - diameter / 2) / edge)
 
 
-def outline_mask(maps: tuple[Tensor, Tensor], diameter: float, detail: float) -> Tensor:
+def outline_mask(maps: Sequence[Tensor], diameter: float, detail: float) -> Tensor:
     """The outline of what two half maps share, with a soft edge as wide as the finest detail, within a ball.
 
     Their product, smoothed, is the local power of the signal, and noise does not raise it; where its root is above a
-    quarter of its highest there is particle. Density would not do: of a map that was sharpened or high-passed, half of the
-    signal lies in what is darker than the solvent. Specks are dropped and holes filled. A blurred map swells by about what
-    its details measure, so an edge of that width needs no margin, and it tightens as the maps sharpen. Whatever else is let
-    in is noise that poses are fitted to.
+    quarter of its highest there is particle, and where it is fainter but stands out of the noise. Density would not do: of
+    a map that was sharpened or high-passed, half of the signal lies in what is darker than the solvent. Specks are dropped
+    and holes filled. A blurred map swells by about what its details measure, so an edge of that width needs no margin, and
+    it tightens as the maps sharpen. Whatever else is let in is noise that poses are fitted to.
 
-    maps: `(d, d, d)` each, filtered; of a single map, that map twice
+    maps: two half maps `(d, d, d)`, filtered; or one map, whose noise is not known
     diameter: of the ball, fraction of the box
     detail: the maps' resolution, fraction of the box
     returns: float32 `(d, d, d)` from 0 to 1
     """
-    first, second = maps
+    first, second = maps[0], maps[-1]
     box = first.shape[-1]
     ball = spherical_mask(box, diameter, device=first.device)
     power = ndimage.gaussian_filter((first * second * ball.square()).cpu().numpy(), max(0.7, _SMOOTHING * box))
     amplitude = np.sqrt(power.clip(0))
-    inside = amplitude > _LEVEL * np.quantile(amplitude, 0.999)
+    least, most = (level * float(np.quantile(amplitude, 0.999)) for level in _LEVELS)
+    noise = float(((first - second) * ball).norm() / ball.norm()) / math.sqrt(2) if len(maps) == 2 else math.inf
+    inside = amplitude > min(most, max(least, _NOISES * noise))
     labels, count = ndimage.label(inside)
     if count == 0:
         return ball
