@@ -21,8 +21,9 @@ demo: $(RUN_STAMP)
 	$(BIN)/cryospin reconstruct demo/data/particles.star --out demo/run
 	$(BIN)/cryospin evaluate demo/run --truth-map demo/data/truth.mrc --truth-poses demo/data/truth.star
 
+# A file's tests share what they made, so a file stays with one process.
 test: lint docs
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(DEV_STAMP)
 	$(BIN)/python -m pytest -q -m slow

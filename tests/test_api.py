@@ -23,20 +23,20 @@ PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the page's code ran, on small images and one thread."""
+    """Where the page's code ran, on one thread and small images; clear ones, since faint ones are explored for longer."""
     folder = tmp_path_factory.mktemp("api")
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
     small = {
-        "n=3000, box=64, pixel_size=5.0": "n=300, box=24, pixel_size=8.0",
+        "n=3000, box=64, pixel_size=5.0": "n=300, box=24, pixel_size=8.0, conditions=cryospin.ImagingConditions(snr=0.5)",
         'out="watched"': 'out="watched", first=120',
         "first=500": "first=100",
     }
     for old, new in small.items():
         assert old in code
         code = code.replace(old, new)
-    code = code.replace("cryospin.reconstruct(", "cryospin.reconstruct(threads=1, particles=")
+    code = code.replace("cryospin.reconstruct(", "cryospin.reconstruct(threads=1, starts=1, particles=")
     # The first lines reconstruct from particles that a reader has.
-    own = "cryospin.simulate('.', n=200, box=24, pixel_size=8.0)\n"
+    own = "cryospin.simulate('.', n=200, box=24, pixel_size=8.0, conditions=cryospin.ImagingConditions(snr=0.5))\n"
     script = folder / "page.py"
     script.write_text(code.replace("import cryospin\n", f"import cryospin\n{own}", 1))
     own_source = os.environ | {"PYTHONPATH": str(Path(cryospin.__file__).parents[1])}

@@ -130,7 +130,7 @@ def call(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-@pytest.mark.parametrize("proposals", ["both", "heads", "grid"])
+@pytest.mark.parametrize("proposals", ["both", *(pytest.param(name, marks=pytest.mark.slow) for name in ("heads", "grid"))])
 def test_a_run_killed_in_every_epoch_ends_as_one_that_was_not(data, whole, tmp_path, proposals):
     out, killer, deaths, seen = tmp_path / "run", Killer(epoch=2), 0, []
     try:
