@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import stat
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -346,7 +347,8 @@ def as_somebody(tmp_path):
     @contextmanager
     def taken_away(folder):
         inside = [folder, *folder.rglob("*")]
-        modes = {path: path.stat().st_mode for path in (*inside, *tmp_path.parents[:2], tmp_path)}
+        closed = [path for path in (tmp_path, *tmp_path.parents) if not path.stat().st_mode & stat.S_IXOTH]
+        modes = {path: path.stat().st_mode for path in (*inside, *closed)}
         root = os.geteuid() == 0
         for path in modes:
             path.chmod(0o555 if path in inside else 0o755)
