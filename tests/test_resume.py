@@ -157,6 +157,7 @@ def test_a_run_killed_in_every_epoch_ends_as_one_that_was_not(data, whole, tmp_p
 NOTES = ("protein is", "start 1", "start 2", "no start", "switch to", "half-sets", "refinement ends", "done")
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_epochs_ends_as_one_that_was_not(data, whole, tmp_path):
     out = begun(data, tmp_path / "run", Killer(note=NOTES[0]))
     for words in NOTES[1:]:

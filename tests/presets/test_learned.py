@@ -73,6 +73,7 @@ def test_a_run_leaves_everything(data, tmp_path, preset, options, stages):
     assert figures["rotation_error_deg"]["median"] > 0
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(data, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         options = TINY | {"encoding_epochs": 1, "decoding_epochs": 1, "heads": 2}
