@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("api")
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
     small = {
-        "n=3000, box=64, pixel_size=5.0": "n=300, box=24, pixel_size=8.0, conditions=cryospin.ImagingConditions(snr=0.5)",
+        "n=3000, box=64, pixel_size=5.0": "n=150, box=24, pixel_size=8.0, conditions=cryospin.ImagingConditions(snr=0.5)",
         'out="watched"': 'out="watched", first=120',
         "first=500": "first=100",
     }
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
         code = code.replace(old, new)
     code = code.replace("cryospin.reconstruct(", "cryospin.reconstruct(threads=1, starts=1, particles=")
     # The first lines reconstruct from particles that a reader has.
-    own = "cryospin.simulate('.', n=200, box=24, pixel_size=8.0, conditions=cryospin.ImagingConditions(snr=0.5))\n"
+    own = "cryospin.simulate('.', n=130, box=24, pixel_size=8.0, conditions=cryospin.ImagingConditions(snr=0.5))\n"
     script = folder / "page.py"
     script.write_text(code.replace("import cryospin\n", f"import cryospin\n{own}", 1))
     own_source = os.environ | {"PYTHONPATH": str(Path(cryospin.__file__).parents[1])}
@@ -78,7 +78,7 @@ def test_maps_are_those_of_the_files(run, name):
 
 def test_poses_are_those_of_the_table(run):
     given = read_poses(run.path / "particles.star")
-    assert len(run.poses) == 300
+    assert len(run.poses) == 150
     assert np.array_equal(run.poses.rotation, given.rotation.numpy())
     assert np.array_equal(run.poses.shift_A, given.shift.numpy())
     assert set(run.poses.half) == {1, 2}
@@ -112,7 +112,7 @@ def test_figures_are_returned_and_written_where_asked(run, name, tmp_path):
 def test_poses_of_new_particles_are_those_of_the_table(folder, run, tmp_path):
     found = cryospin.assign(run.path, folder / "data" / "particles.star", tmp_path, proposals="grid", threads=1)
     given = read_poses(tmp_path / "particles.star")
-    assert len(found) == 300
+    assert len(found) == 150
     assert found.poses.rotation == pytest.approx(given.rotation.numpy(), abs=1e-5)
     assert found.poses.shift_A == pytest.approx(given.shift.numpy(), abs=1e-4)
     assert cryospin.load_run(run.path).poses.angles_deg.shape == found.poses.angles_deg.shape

@@ -209,6 +209,7 @@ def test_the_messages_in_trouble_are_the_programs():
     assert lost == []
 
 
+@pytest.mark.slow
 def test_the_first_reconstruction_leaves_what_its_page_says(first):
     page = (DOCS / "first-reconstruction.md").read_text()
     for name in re.findall(r"`(\w+\.\w+)`", "\n".join(re.findall(r"^\| `.*", page, re.MULTILINE))):
