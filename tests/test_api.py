@@ -19,6 +19,7 @@ import cryospin
 from cryospin.formats.star import read_poses
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
+SMALL = "box=24, pixel_size=8.0, conditions=cryospin.ImagingConditions(snr=0.5)"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("api")
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
     small = {
-        "n=3000, box=64, pixel_size=5.0": "n=150, box=24, pixel_size=8.0, conditions=cryospin.ImagingConditions(snr=0.5)",
+        "n=3000, box=64, pixel_size=5.0": f"n=150, {SMALL}",
         'out="watched"': 'out="watched", first=120',
         "first=500": "first=100",
     }
@@ -36,7 +37,7 @@ def folder(tmp_path_factory):
         code = code.replace(old, new)
     code = code.replace("cryospin.reconstruct(", "cryospin.reconstruct(threads=1, starts=1, particles=")
     # The first lines reconstruct from particles that a reader has.
-    own = "cryospin.simulate('.', n=130, box=24, pixel_size=8.0, conditions=cryospin.ImagingConditions(snr=0.5))\n"
+    own = f"cryospin.simulate('.', n=130, {SMALL})\n"
     script = folder / "page.py"
     script.write_text(code.replace("import cryospin\n", f"import cryospin\n{own}", 1))
     own_source = os.environ | {"PYTHONPATH": str(Path(cryospin.__file__).parents[1])}

@@ -123,9 +123,7 @@ def test_the_hand_agrees_between_maps_and_poses(run, data, figures):
 
 def test_a_structure_is_found(run, listener):
     assert load_run(run).found_structure is True
-    assert [note for note in listener.notes if "no structure" in note] == []
-    # Of so few images some heads may learn nothing, as rounding has it.
-    assert [note for note in listener.notes if "looks wrong" in note and "dead heads" not in note] == []
+    assert [note for note in listener.notes if "looks wrong" in note or "no structure" in note] == []
 
 
 def test_metrics_follow_the_run(run, listener):

@@ -68,16 +68,9 @@ def test_it_can_learn_which_image_has_which_pose(generator, half_precision):
     torch.manual_seed(0)
     encoder = PyramidEncoder(16, 1, pyramid(), (8, 8, 8, 8, 8), (32,), half_precision=half_precision)
     images, true = torch.randn(6, 16, 16, generator=generator), random_rotations(6, generator)
-    optimiser = torch.optim.Adam(encoder.parameters(), lr=1e-2)
-
-    def error() -> float:
-        return float(distance_deg(encoder(images)[0][:, 0].detach(), true).max())
-
-    # How many steps it takes depends on rounding, and that on the processor.
-    for step in range(600):
-        if step % 20 == 0 and error() < 15:
-            break
+    optimiser = torch.optim.Adam(encoder.parameters(), lr=3e-3)  # at 1e-2 some processors' rounding leads it astray
+    for _ in range(120):
         optimiser.zero_grad()
         ((encoder(images)[0][:, 0] - true) ** 2).sum().backward()
         optimiser.step()
-    assert error() < 15
+    assert float(distance_deg(encoder(images)[0][:, 0].detach(), true).max()) < 15

@@ -59,7 +59,8 @@ def outline_mask(maps: Sequence[Tensor], diameter: float, detail: float) -> Tens
     ball = spherical_mask(box, diameter, device=first.device)
     power = ndimage.gaussian_filter((first * second * ball.square()).cpu().numpy(), max(0.7, _SMOOTHING * box))
     amplitude = np.sqrt(power.clip(0))
-    least, most = (level * float(np.quantile(amplitude, 0.999)) for level in _LEVELS)
+    highest = float(np.quantile(amplitude, 0.999))
+    least, most = (level * highest for level in _LEVELS)
     noise = float(((first - second) * ball).norm() / ball.norm()) / math.sqrt(2) if len(maps) == 2 else math.inf
     inside = amplitude > min(most, max(least, _NOISES * noise))
     labels, count = ndimage.label(inside)
