@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.geometry.rotations import chordal_distance_squared, distance_deg, random_rotations
+from cryospin.geometry.rotations import chordal_distance_squared, distance_deg, random_rotations, with_half_turns
 from cryospin.geometry.so3_grid import rotation_grid, sorted_by_view, view_directions
 
 
@@ -11,6 +11,9 @@ from cryospin.geometry.so3_grid import rotation_grid, sorted_by_view, view_direc
 def test_no_rotation_is_far_from_the_grid(step, generator):
     grid = rotation_grid(step)
     torch.testing.assert_close(grid @ grid.mT, torch.eye(3).expand_as(grid), rtol=0, atol=1e-5)
+    halves = with_half_turns(rotation_grid(step, in_plane_deg=180.0))
+    assert len(halves) == len(grid)
+    assert float(torch.stack([chordal_distance_squared(grid, h).min() for h in halves]).max()) < 1e-9
     probe = random_rotations(200, generator)
     nearest = torch.stack([grid[chordal_distance_squared(grid, p).argmin()] for p in probe])
     distance = distance_deg(nearest, probe)
@@ -21,6 +24,7 @@ def test_no_rotation_is_far_from_the_grid(step, generator):
 def test_the_count_is_that_of_even_cells():
     # 4,800 rotations: HEALPix nside 4 and 25 turns in the plane.
     assert len(rotation_grid(14.5)) == 192 * 25
+    assert len(rotation_grid(14.5, in_plane_deg=180.0)) == 192 * 12
     # A cell of side s holds s^3 of the 8 pi^2 cubic radians.
     step = 20.0
     expected = 8 * torch.pi**2 / torch.deg2rad(torch.tensor(step)) ** 3

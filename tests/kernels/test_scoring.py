@@ -17,7 +17,11 @@ def grid(problem):
 
 
 def log_posterior(cut, o, shifts, log_prior):
-    """The definition, image by image: squared residuals against those of an empty image, plus the prior."""
+    """The definition, image by image: squared residuals against those of an empty image, plus the prior.
+
+    Of the slices and then of their conjugates, which the rotations turned by 180 degrees in the plane have.
+    """
+    cut = torch.cat([cut, cut.conj()])
     out = torch.empty(len(o.images), len(shifts), len(cut), dtype=torch.float64)
     for i, (image, ctf) in enumerate(zip(o.images, o.ctf, strict=True)):
         weight = o.weight[o.group[i]].double()
@@ -44,7 +48,7 @@ def test_entropies_are_those_of_the_sharpened_posterior(kernels, grid):
     want = -(p * p.clamp_min(1e-300).log()).sum(-1)
     got = kernels.grid_entropies(*grid, sharpness)
     torch.testing.assert_close(got.double(), want, rtol=1e-3, atol=2e-3)
-    cells = len(grid[0]) * len(grid[2])
+    cells = 2 * len(grid[0]) * len(grid[2])
     torch.testing.assert_close(got[:, 0].exp(), torch.full((len(got),), float(cells)), rtol=1e-3, atol=0)
 
 
@@ -61,8 +65,9 @@ def test_expectation_weights_images_with_their_posterior(kernels, grid, sharpnes
         weight = o.weight[o.group[i]].double()
         for s in range(len(shifts)):
             moved = o.images[i] * o.disc.shift_phase(shifts[s : s + 1], o.box)[0].conj()
-            numerator += p[i, s, :, None] * (weight * transfer * moved)
-            denominator += p[i, s, :, None] * (weight * transfer**2)
+            own, turned = p[i, s, :, None].chunk(2)
+            numerator += weight * transfer * (own * moved + turned * moved.conj())
+            denominator += (own + turned) * (weight * transfer**2)
     got = kernels.grid_expectation(*grid, sharpness)
     torch.testing.assert_close(got.numerator.to(numerator.dtype), numerator, rtol=1e-3, atol=2e-3)
     torch.testing.assert_close(got.denominator.double(), denominator, rtol=1e-3, atol=1e-3)
@@ -79,7 +84,7 @@ def test_every_image_is_shared_out_whole(kernels, grid):
 
 def test_cpu_works_in_blocks_without_a_seam(grid, monkeypatch):
     whole = cpu.grid_expectation(*grid, 0.1), cpu.grid_scores(*grid), cpu.grid_entropies(*grid, torch.tensor([0.1]))
-    monkeypatch.setattr("cryospin.kernels.cpu.scoring._SCORES_AT_ONCE", 2 * len(grid[0]) * len(grid[2]))
+    monkeypatch.setattr("cryospin.kernels.cpu.scoring._SCORES_AT_ONCE", 4 * len(grid[0]) * len(grid[2]))
     split = cpu.grid_expectation(*grid, 0.1), cpu.grid_scores(*grid), cpu.grid_entropies(*grid, torch.tensor([0.1]))
     assert torch.equal(split[0].best, whole[0].best)
     pairs = (split[0].numerator, whole[0].numerator), (split[0].denominator, whole[0].denominator)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid, pack, unpack
-from cryospin.geometry.rotations import exponential, from_relion_angles, random_rotations
+from cryospin.geometry.rotations import exponential, from_relion_angles, random_rotations, with_half_turns
 from cryospin.kernels import cpu, reference
 
 BOTH = pytest.mark.parametrize("kernels", [reference, cpu], ids=["reference", "cpu"])
@@ -142,3 +142,12 @@ def test_only_the_gradients_asked_for_are_computed(problem):
     volume = problem.volume.clone().requires_grad_()
     cpu.slices(volume, problem.grid, problem.rotations, problem.disc).abs().sum().backward()
     assert volume.grad.abs().sum() > 0
+
+
+@BOTH
+def test_half_a_turn_in_the_plane_conjugates_a_slice(kernels, problem):
+    cut = kernels.slices(problem.volume, problem.grid, with_half_turns(problem.rotations), problem.disc)
+    own, turned = cut.chunk(2)
+    # Frequency 0 is real in a map, but not in this one.
+    torch.testing.assert_close(turned[:, 1:], own.conj().resolve_conj()[:, 1:], rtol=1e-4, atol=1e-4)
+    assert float((turned - own).abs().max()) > 0.1

@@ -57,11 +57,12 @@ def view_posterior(
     returns: views as (rot, tilt) in degrees `(V, 2)`; float32 `(n, V)`, nats below the best view
     """
     views = torch.from_numpy(view_directions(step_deg))
-    rotations = rotation_grid(step_deg)
+    rotations = rotation_grid(step_deg, in_plane_deg=180.0)
     none = torch.zeros(1, 2)
     parts = []
     for some in rotations.split(_CHUNK):
         slices = kernels.slices(volume, grid, some, observations.disc)
-        parts.append(kernels.grid_scores(slices, observations, none, torch.zeros(1)).best)
+        scores = kernels.grid_scores(slices, observations, none, torch.zeros(1)).best
+        parts.append(scores.unflatten(1, (2, -1)).amax(1))
     score = torch.cat(parts, 1).unflatten(1, (len(views), -1)).amax(2)
     return views, score - score.amax(1, keepdim=True)

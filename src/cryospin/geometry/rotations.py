@@ -90,6 +90,15 @@ def in_plane(angles: Tensor) -> Tensor:
     return exponential(torch.stack([zero, zero, angles], dim=-1))
 
 
+def with_half_turns(rotations: Tensor) -> Tensor:
+    """Rotations, and after them the same turned by 180 degrees in the plane: `(n, 3, 3)` to `(2n, 3, 3)`.
+
+    The slice at the second is the conjugate of that at the first: `(kx, ky)` becomes `(-kx, -ky)`.
+    """
+    turn = rotations.new_tensor([-1.0, -1.0, 1.0])
+    return torch.cat([rotations, rotations * turn[:, None]])
+
+
 def radians(degrees: float) -> float:
     """Degrees to radians."""
     return math.radians(degrees)

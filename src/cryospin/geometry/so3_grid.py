@@ -19,16 +19,18 @@ def view_directions(step_deg: float) -> np.ndarray:
     return np.degrees(np.stack([rot, tilt], axis=1))
 
 
-def rotation_grid(step_deg: float) -> Tensor:
+def rotation_grid(step_deg: float, in_plane_deg: float = 360.0) -> Tensor:
     """Rotations about `step_deg` apart, float32 `(views * in_plane, 3, 3)`, in-plane angle running fastest.
+
+    in_plane_deg: range of the in-plane angle; 180 where each rotation stands for its half turn as well
 
     Raises `ValueError` for a step that is not positive.
     """
     if step_deg <= 0:
         raise ValueError(f"the angular step must be positive, not {step_deg}")
     views = torch.from_numpy(view_directions(step_deg))
-    count = max(1, round(360 / step_deg))
-    psi = torch.arange(count, dtype=torch.float64) * (360 / count)
+    count = max(1, round(in_plane_deg / step_deg))
+    psi = torch.arange(count, dtype=torch.float64) * (in_plane_deg / count)
     angles = torch.cat([views.repeat_interleave(count, 0), psi.repeat(len(views))[:, None]], dim=1)
     return from_relion_angles(angles).float()
 

@@ -116,6 +116,8 @@ def normal_equations(volume: Tensor, grid: FourierGrid, observations: Observatio
 def grid_scores(slices: Tensor, observations: Observations, shifts: Tensor, log_prior: Tensor) -> GridScores:
     """Best log-likelihood of each image at each rotation over all shifts.
 
+    Each slice stands for two rotations, its own and that turned by 180 degrees in the plane, whose slice is its conjugate.
+
     slices: complex `(G, P)`; shifts: `(S, 2)`, pixels; log_prior: `(S,)`, nats
     """
     best, which = _grid_posterior(slices, observations, shifts, log_prior).max(1)
@@ -140,15 +142,17 @@ def grid_expectation(
     transfer = o.ctf * o.scale[:, None]
     weight = o.weight[o.group]
     moved = (o.images * transfer * weight)[:, None] * o.disc.shift_phase(shifts, o.box).conj()
+    own, turned = posterior.to(moved.dtype).chunk(2, 2)
     return GridExpectation(
-        numerator=torch.einsum("nsg,nsp->gp", posterior.to(moved.dtype), moved),
-        denominator=torch.einsum("nsg,np->gp", posterior, transfer**2 * weight),
+        numerator=torch.einsum("nsg,nsp->gp", own, moved) + torch.einsum("nsg,nsp->gp", turned, moved.conj()),
+        denominator=torch.einsum("nsg,np->gp", (own + turned).real, transfer**2 * weight),
         best=scores.flatten(1).argmax(1),
     )
 
 
 def _grid_posterior(slices: Tensor, o: Observations, shifts: Tensor, log_prior: Tensor) -> Tensor:
-    """Log-likelihood plus prior `(n, S, G)`, relative to an image without a particle."""
+    """Log-likelihood plus prior `(n, S, 2G)`, relative to an image without a particle."""
+    slices = torch.cat([slices, slices.conj()])
     model = slices[None, :] * o.disc.shift_phase(shifts, o.box)[:, None]
     transfer = o.ctf * o.scale[:, None]
     weight = o.weight[o.group]

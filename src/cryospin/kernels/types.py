@@ -166,10 +166,11 @@ class NormalEquations(NamedTuple):
 
 
 class GridScores(NamedTuple):
-    """Log-likelihoods of n images on a grid of G rotations, each at its best shift.
+    """Log-likelihoods of n images on a grid of 2G rotations, each at its best shift.
 
-    best: float32 `(n, G)`, relative to an image without a particle, nats
-    shift: int64 `(n, G)`, which shift was best
+    best: float32 `(n, 2G)`, relative to an image without a particle, nats; G rotations and then the same turned
+        by 180 degrees in the plane (`geometry.rotations.with_half_turns`)
+    shift: int64 `(n, 2G)`, which shift was best
     """
 
     best: Tensor
@@ -177,11 +178,13 @@ class GridScores(NamedTuple):
 
 
 class GridExpectation(NamedTuple):
-    """Images averaged over their posterior on a grid of G rotations and S shifts.
+    """Images averaged over their posterior on a grid of 2G rotations and S shifts.
 
-    numerator: complex64 `(G, P)`, weighted CTF-multiplied data, ready for insertion at each rotation
+    A rotation and that turned by 180 degrees in the plane share a slice, the images of the second as their conjugates.
+
+    numerator: complex64 `(G, P)`, weighted CTF-multiplied data, ready for insertion at each of the first G rotations
     denominator: float32 `(G, P)`, weighted squared CTF
-    best: int64 `(n,)`, the most likely cell of each image, counted as `shift * G + rotation`
+    best: int64 `(n,)`, the most likely cell of each image, counted as `shift * 2G + rotation`
     """
 
     numerator: Tensor

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid
-from cryospin.geometry.rotations import random_rotations
+from cryospin.geometry.rotations import random_rotations, with_half_turns
 from cryospin.geometry.so3_grid import rotation_grid
 from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import GridExpectation, Observations, Poses
@@ -21,8 +21,8 @@ _PROBE_IMAGES = 24
 class SoftAssignment(NamedTuple):
     """Images spread over the poses of a grid.
 
-    rotations: `(G, 3, 3)`, the grid
-    sums: the images averaged over their posterior, for each rotation of the grid
+    rotations: `(G, 3, 3)`, half of the grid; the other half is the same turned by 180 degrees in the plane
+    sums: the images averaged over their posterior, for each of these rotations
     best: the most likely pose of each image
     sharpness: the power the posterior was raised to
     """
@@ -36,7 +36,8 @@ class SoftAssignment(NamedTuple):
 class GridSearch:
     """Scores images against every pose of a grid matched to the frequency limit.
 
-    Rotations are about `1 / r` radians apart, but never closer than 4,800 of them are; shifts `D / 4r` pixels.
+    Rotations are about `1 / r` radians apart, but never closer than 4,608 of them are; shifts `D / 4r` pixels. Rotations
+    come in pairs a half turn in the plane apart, which share a slice.
     The grid is turned and moved at random at each use, so that its steps leave no mark on the volume.
 
     shift_sd: standard deviation of the prior on shifts, pixels
@@ -61,8 +62,9 @@ class GridSearch:
         entropy = kernels.grid_entropies(slices, probe, shifts, prior, ladder).mean(0)
         sharpness = _interpolate(math.log(perplexity), entropy, ladder)
         sums = kernels.grid_expectation(slices, observations, shifts, prior, sharpness)
-        turn, move = sums.best % len(rotations), sums.best // len(rotations)
-        best = Poses(torch.arange(len(sums.best), device=volume.device), rotations[turn], shifts[move])
+        every = with_half_turns(rotations)
+        turn, move = sums.best % len(every), sums.best // len(every)
+        best = Poses(torch.arange(len(sums.best), device=volume.device), every[turn], shifts[move])
         return SoftAssignment(rotations, sums, best, sharpness)
 
     def propose(self, volume: Tensor, grid: FourierGrid, observations: Observations, count: int) -> Poses:
@@ -70,14 +72,15 @@ class GridSearch:
         rotations, shifts, prior = self._cells(observations)
         slices = kernels.slices(volume, grid, rotations, observations.disc)
         scores = kernels.grid_scores(slices, observations, shifts, prior)
-        chosen = scores.best.topk(min(count, len(rotations)), dim=1).indices
+        every = with_half_turns(rotations)
+        chosen = scores.best.topk(min(count, len(every)), dim=1).indices
         image = torch.arange(len(chosen), device=volume.device).repeat_interleave(chosen.shape[1])
-        return Poses(image, rotations[chosen.flatten()], shifts[scores.shift.gather(1, chosen).flatten()])
+        return Poses(image, every[chosen.flatten()], shifts[scores.shift.gather(1, chosen).flatten()])
 
     def _cells(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotations, shifts and the shifts' log-prior at the observations' frequency limit."""
+        """Half of the rotations, shifts and the shifts' log-prior at the observations' frequency limit."""
         step = max(_FINEST_STEP_DEG, math.degrees(1 / observations.disc.radius))
-        rotations = rotation_grid(step) @ random_rotations(1, self.generator)[0]
+        rotations = rotation_grid(step, in_plane_deg=180.0) @ random_rotations(1, self.generator)[0]
         return rotations.to(observations.images.device), *self.shifts(observations)
 
     def shifts(self, observations: Observations) -> tuple[Tensor, Tensor]:

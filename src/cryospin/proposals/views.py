@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid
-from cryospin.geometry.rotations import in_plane
+from cryospin.geometry.rotations import in_plane, with_half_turns
 from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 
@@ -23,13 +23,15 @@ def shared_views(
     views: `(V, 3, 3)`; shifts: `(S, 2)`, pixels; prior: their log-prior `(S,)`; step: in-plane, degrees
     returns: `n * V` hypotheses, by image
     """
-    turned = _turned(views, step)
+    turned = _turned(views, step, whole=math.pi)
     slices = kernels.slices(volume, grid, turned.flatten(0, 1), observations.disc)
     scores = kernels.grid_scores(slices, observations, shifts, prior)
-    best = scores.best.unflatten(1, turned.shape[:2]).argmax(2)
-    cell = best + torch.arange(len(views), device=best.device) * turned.shape[1]
-    image = torch.arange(len(best), device=best.device).repeat_interleave(len(views))
-    return Poses(image, turned.flatten(0, 1)[cell.flatten()], shifts[scores.shift.gather(1, cell).flatten()])
+    # The grid runs over half turns, views and in-plane angles; the best is wanted of each view.
+    cells = torch.arange(scores.best.shape[1], device=views.device).view(2, *turned.shape[:2]).transpose(0, 1).flatten(1)
+    cell = cells.gather(1, scores.best[:, cells].argmax(2).T).T
+    image = torch.arange(len(cell), device=views.device).repeat_interleave(len(views))
+    rotations = with_half_turns(turned.flatten(0, 1))
+    return Poses(image, rotations[cell.flatten()], shifts[scores.shift.gather(1, cell).flatten()])
 
 
 def own_views(
@@ -47,7 +49,7 @@ def _own(
     volume: Tensor, grid: FourierGrid, o: Observations, views: Tensor, shifts: Tensor, prior: Tensor, step: float
 ) -> tuple[Tensor, Tensor]:
     """Rotations `(n, M, 3, 3)` and shifts `(n, M, 2)` of the best in-plane turn of each view."""
-    turned = _turned(views, step)
+    turned = _turned(views, step, whole=2 * math.pi)
     count, heads, turns = turned.shape[:3]
     slices = kernels.slices(volume, grid, turned.flatten(0, 2), o.disc).unflatten(0, (count, heads * turns))
     weight = o.weight[o.group] * o.scale[:, None]
@@ -61,8 +63,8 @@ def _own(
     return rotation, shifts[chosen]
 
 
-def _turned(views: Tensor, step: float) -> Tensor:
-    """Views `(..., 3, 3)` turned all round in the plane: `(..., turns, 3, 3)`."""
-    count = max(1, round(360 / step))
-    turns = in_plane(torch.arange(count, device=views.device) * (2 * math.pi / count))
+def _turned(views: Tensor, step: float, whole: float) -> Tensor:
+    """Views `(..., 3, 3)` turned in the plane, in steps of degrees up to an angle in radians: `(..., turns, 3, 3)`."""
+    count = max(1, round(math.degrees(whole) / step))
+    turns = in_plane(torch.arange(count, device=views.device) * (whole / count))
     return turns @ views[..., None, :, :]

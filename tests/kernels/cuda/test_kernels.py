@@ -195,7 +195,7 @@ def test_nothing_is_done_with_nothing(there):
     cuda.insert(numerator, denominator, there.grid, there.observations, none, torch.empty(0, device=device))
     assert numerator.abs().sum() == denominator.sum() == 0
     cut = cuda.slices(there.volume, there.grid, there.rotations, there.disc)
-    assert cuda.grid_scores(cut, o, there.shifts, there.log_prior).best.shape == (0, len(cut))
+    assert cuda.grid_scores(cut, o, there.shifts, there.log_prior).best.shape == (0, 2 * len(cut))
     assert cuda.grid_expectation(cut, o, there.shifts, there.log_prior, 1.0).numerator.abs().sum() == 0
 
 

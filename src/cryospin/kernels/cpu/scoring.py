@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +20,13 @@ _SCORES_AT_ONCE = 1 << 20
 
 def grid_scores(slices: Tensor, observations: Observations, shifts: Tensor, log_prior: Tensor) -> GridScores:
     """Best log-likelihood of each image at each rotation over all shifts; see `reference.grid_scores`."""
-    count, turns = len(observations.images), len(slices)
-    best = torch.empty(count, turns)
-    which = torch.empty(count, turns, dtype=torch.int16)
+    size = len(observations.images), 2, len(slices)
+    best = torch.empty(size)
+    which = torch.empty(size, dtype=torch.int16)
     prior = array(log_prior)
-    for start, stop, scores, _, penalty in _blocks(slices, observations, shifts):
-        _each_image(_best_part, stop - start, scores.numpy(), penalty.numpy(), prior, best[start:stop], which[start:stop])
-    return GridScores(best, which.long())
+    for block in _blocks(slices, observations, shifts):
+        _each_image(_best_part, block, prior, best[block.rows], which[block.rows])
+    return GridScores(best.flatten(1), which.flatten(1).long())
 
 
 def grid_entropies(
@@ -34,8 +35,8 @@ def grid_entropies(
     """Entropy of each image's posterior at several sharpnesses, float32 `(n, len(sharpness))`, nats."""
     out = torch.empty(len(observations.images), len(sharpness))
     prior, beta = array(log_prior), array(sharpness)
-    for start, stop, scores, _, penalty in _blocks(slices, observations, shifts):
-        _each_image(_entropy_part, stop - start, scores.numpy(), penalty.numpy(), prior, beta, out[start:stop])
+    for block in _blocks(slices, observations, shifts):
+        _each_image(_entropy_part, block, prior, beta, out[block.rows])
     return out
 
 
@@ -43,50 +44,64 @@ def grid_expectation(
     slices: Tensor, observations: Observations, shifts: Tensor, log_prior: Tensor, sharpness: float
 ) -> GridExpectation:
     """Images averaged over their posterior on the grid; see `reference.grid_expectation`."""
-    o = observations
     turns, count = slices.shape
-    numerator = torch.zeros(turns, 2 * count)
+    numerator = torch.zeros(2, turns, count)
     denominator = torch.zeros(turns, count)
-    best = torch.empty(len(o.images), dtype=torch.long)
-    power = (o.ctf * o.scale[:, None]) ** 2 * o.weight[o.group]
-    marginal = torch.empty(len(o.images), turns)
+    best = torch.empty(len(observations.images), dtype=torch.long)
     prior = array(log_prior)
-    for start, stop, scores, moved, penalty in _blocks(slices, o, shifts):
-        _each_image(
-            _posterior_part,
-            stop - start,
-            scores.numpy(),
-            penalty.numpy(),
-            prior,
-            F(sharpness),
-            marginal[start:stop],
-            best[start:stop],
-        )
+    for block in _blocks(slices, observations, shifts):
+        marginal, inverse = torch.empty_like(block.penalty), torch.empty(len(block.penalty))
+        _each_image(_posterior_part, block, prior, F(sharpness), marginal, inverse, best[block.rows])
+        # There are far fewer data than cells: the posterior becomes one of sum 1 by way of what it weighs.
+        block.moved.unflatten(1, (len(inverse), -1)).mul_(inverse[:, None, None])
         with _coarse_products():
-            numerator.addmm_(scores.T, moved)
-            denominator.addmm_(marginal[start:stop].T, power[start:stop])
-    return GridExpectation(torch.view_as_complex(numerator.view(turns, count, 2)), denominator, best)
+            for part in range(2):
+                numerator[part].addmm_(block.scores[part].T, block.moved[part])
+            denominator.addmm_(marginal.T, block.power * inverse[:, None])
+    return GridExpectation(torch.complex(*numerator), denominator, best)
 
 
-def _blocks(slices: Tensor, o: Observations, shifts: Tensor):
-    """For a few images at a time: their range, cross terms `(n * S, G)`, shifted data `(n * S, 2P)`, model power."""
+class _Block(NamedTuple):
+    """A few images against the whole grid.
+
+    rows: which images
+    moved: CTF-multiplied, weighted, shifted data `(2, m * S, P)`, real and imaginary parts
+    power: weighted squared CTF `(m, P)`
+    scores: products of the real and of the imaginary parts of data and slices `(2, m * S, G)`
+    penalty: the model's power `(m, G)`
+    """
+
+    rows: slice
+    moved: Tensor
+    power: Tensor
+    scores: Tensor
+    penalty: Tensor
+
+
+def _blocks(slices: Tensor, o: Observations, shifts: Tensor) -> Iterator[_Block]:
+    """All images against the grid, a few at a time.
+
+    A slice's product with an image is the sum of the two parts' products, that of its conjugate their difference.
+    """
     phase = o.disc.shift_phase(shifts, o.box).conj()
     weight = o.weight[o.group] * o.scale[:, None]
     data = o.images * o.ctf * weight
     power = o.ctf**2 * weight * o.scale[:, None]
-    basis = torch.view_as_real(slices).flatten(1).T.contiguous()
-    strength = (slices.real**2 + slices.imag**2).T.contiguous()
-    step = max(1, _SCORES_AT_ONCE // (len(shifts) * len(slices)))
-    scores, penalty = torch.empty(step * len(shifts), len(slices)), torch.empty(step, len(slices))
+    basis = [part.T.contiguous() for part in (slices.real, slices.imag)]
+    strength = basis[0] ** 2 + basis[1] ** 2
+    step = max(1, _SCORES_AT_ONCE // (2 * len(shifts) * len(slices)))
+    scores, penalty = torch.empty(2, step * len(shifts), len(slices)), torch.empty(step, len(slices))
     for start in range(0, len(data), step):
-        stop = min(start + step, len(data))
-        moved = torch.view_as_real(data[start:stop, None] * phase).flatten(2).flatten(0, 1)
+        rows = slice(start, min(start + step, len(data)))
+        moved = (data[rows, None] * phase).flatten(0, 1)
+        moved = torch.stack([moved.real, moved.imag])
         # Fresh memory for every block would cost more than the product that fills it.
-        some, own = scores[: len(moved)], penalty[: stop - start]
+        block = _Block(rows, moved, power[rows], scores[:, : moved.shape[1]], penalty[: rows.stop - start])
         with _coarse_products():
-            torch.mm(moved, basis, out=some)
-            torch.mm(power[start:stop], strength, out=own)
-        yield start, stop, some, moved, own
+            for part in range(2):
+                torch.mm(moved[part], basis[part], out=block.scores[part])
+            torch.mm(block.power, strength, out=block.penalty)
+        yield block
 
 
 @contextmanager
@@ -104,26 +119,32 @@ def _coarse_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _each_image(part, count: int, *arguments) -> None:
-    """Run a kernel over images split between the threads."""
-    plain = [a.numpy() if isinstance(a, Tensor) else a for a in arguments]
-    for_each_part(lambda _, a, b: part(a, b, *plain), count)
+def _each_image(part, block: _Block, *arguments) -> None:
+    """Run a kernel over a block's images, split between the threads."""
+    tensors = block.scores[0], block.scores[1], block.penalty, *arguments
+    plain = [a.numpy() if isinstance(a, Tensor) else a for a in tensors]
+    for_each_part(lambda _, a, b: part(a, b, *plain), len(block.penalty))
 
 
 @compiled
-def _log_posterior(scores, penalty, prior, i):
-    """Turn an image's cross terms into log-posteriors in place; returns the largest and its shift."""
+def _log_posterior(upright, turned, penalty, prior, i):
+    """Turn an image's products into the log-posteriors of slices and of their conjugates in place.
+
+    Returns the largest and its shift.
+    """
     shifts = prior.size
     top = F(-np.inf)
     where = 0
     for s in range(shifts):
-        row = scores[i * shifts + s]
+        one, other = upright[i * shifts + s], turned[i * shifts + s]
         own = prior[s]
         highest = F(-np.inf)
-        for g in range(row.size):
-            value = F(2) * row[g] - penalty[i, g] + own
-            row[g] = value
-            highest = max(highest, value)
+        for g in range(one.size):
+            real, imaginary, rest = F(2) * one[g], F(2) * other[g], own - penalty[i, g]
+            plus, minus = rest + (real + imaginary), rest + (real - imaginary)
+            one[g] = plus
+            other[g] = minus
+            highest = max(highest, max(plus, minus))
         if highest > top:
             top = highest
             where = s
@@ -131,59 +152,74 @@ def _log_posterior(scores, penalty, prior, i):
 
 
 @compiled
-def _best_part(start, stop, scores, penalty, prior, best, which):
+def _best_part(start, stop, upright, turned, penalty, prior, best, which):
     shifts = prior.size
     for i in range(start, stop):
-        _log_posterior(scores, penalty, prior, i)
-        best[i] = scores[i * shifts]
-        which[i] = 0
-        for s in range(1, shifts):
-            row = scores[i * shifts + s]
-            for g in range(row.size):
-                better = row[g] > best[i, g]
-                best[i, g] = row[g] if better else best[i, g]
-                which[i, g] = s if better else which[i, g]
+        _log_posterior(upright, turned, penalty, prior, i)
+        _best_shift(upright, shifts, i, best[i, 0], which[i, 0])
+        _best_shift(turned, shifts, i, best[i, 1], which[i, 1])
 
 
 @compiled
-def _entropy_part(start, stop, scores, penalty, prior, sharpness, out):
+def _best_shift(scores, shifts, i, best, which):
+    best[:] = scores[i * shifts]
+    which[:] = 0
+    for s in range(1, shifts):
+        row = scores[i * shifts + s]
+        for g in range(row.size):
+            better = row[g] > best[g]
+            best[g] = row[g] if better else best[g]
+            which[g] = s if better else which[g]
+
+
+@compiled
+def _entropy_part(start, stop, upright, turned, penalty, prior, sharpness, out):
     shifts = prior.size
     for i in range(start, stop):
-        top, _ = _log_posterior(scores, penalty, prior, i)
+        top, _ = _log_posterior(upright, turned, penalty, prior, i)
         for b in range(sharpness.size):
             total = F(0)
             first = F(0)
-            for s in range(shifts):
-                row = scores[i * shifts + s]
-                for g in range(row.size):
-                    x = sharpness[b] * (row[g] - top)
-                    e = exponential(x)
-                    total += e
-                    first += e * x
+            for scores in (upright, turned):
+                for s in range(shifts):
+                    row = scores[i * shifts + s]
+                    for g in range(row.size):
+                        x = sharpness[b] * (row[g] - top)
+                        e = exponential(x)
+                        total += e
+                        first += e * x
             out[i, b] = np.log(total) - first / total
 
 
 @compiled
-def _posterior_part(start, stop, scores, penalty, prior, sharpness, marginal, best):
+def _posterior_part(start, stop, upright, turned, penalty, prior, sharpness, marginal, inverse, best):
+    """Turn products into sums and differences of a slice's and its conjugate's posteriors, up to the factor `inverse`."""
     shifts = prior.size
     for i in range(start, stop):
-        top, where = _log_posterior(scores, penalty, prior, i)
-        row = scores[i * shifts + where]
-        for g in range(row.size):
-            if row[g] == top:
-                best[i] = where * row.size + g
+        top, where = _log_posterior(upright, turned, penalty, prior, i)
+        best[i] = _first(upright[i * shifts + where], turned[i * shifts + where], top, where)
         total = F(0)
-        for s in range(shifts):
-            row = scores[i * shifts + s]
-            for g in range(row.size):
-                e = exponential(sharpness * (row[g] - top))
-                row[g] = e
-                total += e
-        inverse = F(1) / total
         marginal[i] = F(0)
         for s in range(shifts):
-            row = scores[i * shifts + s]
-            for g in range(row.size):
-                p = row[g] * inverse
-                row[g] = p
-                marginal[i, g] += p
+            one, other = upright[i * shifts + s], turned[i * shifts + s]
+            for g in range(one.size):
+                plus, minus = exponential(sharpness * (one[g] - top)), exponential(sharpness * (other[g] - top))
+                both = plus + minus
+                one[g] = both
+                other[g] = plus - minus
+                marginal[i, g] += both
+                total += both
+        inverse[i] = F(1) / total
+
+
+@compiled
+def _first(one, other, top, shift):
+    """The cell of a shift whose log-posterior is `top`."""
+    turns = one.size
+    for g in range(turns):
+        if one[g] == top:
+            return shift * 2 * turns + g
+    for g in range(turns):
+        if other[g] == top:
+            return shift * 2 * turns + turns + g
+    return 0

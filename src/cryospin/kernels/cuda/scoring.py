@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cryospin.kernels.cuda.interpolation import joined, parts, phase
-from cryospin.kernels.cuda.launch import BLOCK, blocks, columns, floats, launch, words
+from cryospin.kernels.cuda.interpolation import parts, phase
+from cryospin.kernels.cuda.launch import BLOCK, blocks, columns, floats, launch
 from cryospin.kernels.types import GridExpectation, GridScores, Observations
 
 _SCORES_AT_ONCE = 1 << 23
@@ -25,12 +25,12 @@ _CELLS = 1024
 
 def grid_scores(slices: Tensor, observations: Observations, shifts: Tensor, log_prior: Tensor) -> GridScores:
     """Best log-likelihood of each image at each rotation over all shifts; see `reference.grid_scores`."""
-    size = len(observations.images), len(slices)
+    size = len(observations.images), 2 * len(slices)
     best = torch.empty(size, device=slices.device)
     which = torch.empty(size, dtype=torch.long, device=slices.device)
     for part in _parts(slices, observations, shifts, log_prior):
         out = best[part.rows], which[part.rows]
-        launch(_best_kernel, (part.size, blocks(size[1], _CELLS)), *part.scored, *out, CELLS=_CELLS)
+        launch(_best_kernel, (part.size, blocks(len(slices), _CELLS)), *part.scored, *out, CELLS=_CELLS)
     return GridScores(best, which)
 
 
@@ -50,7 +50,7 @@ def grid_expectation(
 ) -> GridExpectation:
     """Images averaged over their posterior on the grid; see `reference.grid_expectation`."""
     turns, count = slices.shape
-    numerator = torch.zeros(turns, 2 * count, device=slices.device)
+    numerator = torch.zeros(2, turns, count, device=slices.device)
     denominator = torch.zeros(turns, count, device=slices.device)
     best = torch.empty(len(observations.images), dtype=torch.long, device=slices.device)
     for part in _parts(slices, observations, shifts, log_prior):
@@ -61,18 +61,19 @@ def grid_expectation(
         programs = part.size, blocks(turns, _CELLS)
         launch(_posterior_kernel, programs, *part.scored, *summary, marginal, CELLS=_CELLS)
         with tensor_cores():
-            numerator.addmm_(part.scores.T, part.moved)
+            numerator.baddbmm_(part.scores.mT, part.moved)
             denominator.addmm_(marginal.T, part.power)
-    return GridExpectation(torch.view_as_complex(numerator.view(turns, count, 2)), denominator, best)
+    return GridExpectation(torch.complex(*numerator), denominator, best)
 
 
 class _Part(NamedTuple):
     """A few images against the whole grid.
 
     rows: which images
-    moved: CTF-multiplied, weighted, shifted data, float pairs `(m * S, 2P)`
+    moved: CTF-multiplied, weighted, shifted data `(2, m * S, P)`, real and imaginary parts
     power: weighted squared CTF `(m, P)`
-    scores: cross terms `(m * S, G)`; penalty: the model's power `(m, G)`; prior: of each shift `(S,)`
+    scores: products of the real and of the imaginary parts of data and slices `(2, m * S, G)`
+    penalty: the model's power `(m, G)`; prior: of each shift `(S,)`
     """
 
     rows: slice
@@ -88,29 +89,31 @@ class _Part(NamedTuple):
         return len(self.penalty)
 
     @property
-    def scored(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
+    def scored(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int, int]:
         """What kernels make log-posteriors of, with the numbers of shifts and rotations."""
-        return self.scores, self.penalty, self.prior, len(self.prior), self.penalty.shape[1]
+        return *self.scores, self.penalty, self.prior, len(self.prior), self.penalty.shape[1]
 
 
 def _parts(slices: Tensor, o: Observations, shifts: Tensor, log_prior: Tensor) -> Iterator[_Part]:
-    """Cross terms of all images with the grid, a few images at a time."""
-    basis = torch.view_as_real(slices.resolve_conj().contiguous()).flatten(1).T
-    strength = (slices.real**2 + slices.imag**2).T
+    """Products of all images with the grid, a few images at a time.
+
+    A slice's product with an image is the sum of the two parts' products, that of its conjugate their difference.
+    """
+    basis = torch.stack([slices.real, slices.imag]).mT
+    strength = (basis**2).sum(0)
     prior, moves, count = floats(log_prior), floats(shifts), len(o.disc)
-    step = max(1, _SCORES_AT_ONCE // max(1, len(shifts) * len(slices)))
+    step = max(1, _SCORES_AT_ONCE // max(1, 2 * len(shifts) * len(slices)))
     for start in range(0, len(o.images), step):
         rows = slice(start, min(start + step, len(o.images)))
         some = o._replace(images=o.images[rows], ctf=o.ctf[rows], group=o.group[rows], scale=o.scale[rows])
         size = rows.stop - rows.start
-        moved = torch.empty(size * len(shifts), count, dtype=torch.complex64, device=slices.device)
-        data = (*columns(some), moves, len(moves), float(o.box), count, words(moved))
+        moved = torch.empty(2, size * len(shifts), count, device=slices.device)
+        data = (*columns(some), moves, len(moves), float(o.box), count, *moved)
         launch(_move_kernel, (size, blocks(count)), *data, BLOCK=BLOCK)
-        floats_of_moved = torch.view_as_real(moved).flatten(1)
         power = (some.ctf * some.scale[:, None]) ** 2 * o.weight[some.group]
         with tensor_cores():
-            scores, penalty = floats_of_moved @ basis, power @ strength
-        yield _Part(rows, floats_of_moved, power, scores, penalty, prior)
+            scores, penalty = moved @ basis, power @ strength
+        yield _Part(rows, moved, power, scores, penalty, prior)
 
 
 @contextmanager
@@ -143,7 +146,8 @@ def _move_kernel(
     shift_count,
     box,
     count,
-    out,
+    real,
+    imaginary,
     BLOCK: tl.constexpr,
 ):
     """Weighted, CTF-multiplied data of one image with each shift taken off."""
@@ -157,45 +161,59 @@ def _move_kernel(
     re, im = re * h, im * h
     for s in range(shift_count):
         sine, cosine = phase(shifts + 2 * s, box, u, v)
-        word = joined(re * cosine - im * sine, re * sine + im * cosine)
-        tl.store(out + (i * shift_count + s) * count + p, word, mask=inside)
+        at = (i * shift_count + s) * count + p
+        tl.store(real + at, re * cosine - im * sine, mask=inside)
+        tl.store(imaginary + at, re * sine + im * cosine, mask=inside)
 
 
 @triton.jit
-def _best_kernel(scores, penalty, prior, shifts, turns, best, which, CELLS: tl.constexpr):
+def _best_kernel(real, imaginary, penalty, prior, shifts, turns, best, which, CELLS: tl.constexpr):
     i = tl.program_id(0).to(tl.int64)
     g = tl.program_id(1) * CELLS + tl.arange(0, CELLS)
     inside = g < turns
-    scores += i * shifts * turns
+    real += i * shifts * turns
+    imaginary += i * shifts * turns
+    penalty += i * turns
     top = tl.full([CELLS], float("-inf"), tl.float32)
+    turned_top = top
     where = tl.zeros([CELLS], tl.int64)
+    turned_where = where
     for s in range(shifts):
-        value = 2 * tl.load(scores + s * turns + g, mask=inside, other=0.0) + tl.load(prior + s)
-        where = tl.where(value > top, s, where)
-        top = tl.maximum(top, value)
-    tl.store(best + i * turns + g, top - tl.load(penalty + i * turns + g, mask=inside, other=0.0), mask=inside)
-    tl.store(which + i * turns + g, where, mask=inside)
+        own, turned = _log_posteriors(real, imaginary, penalty, prior, s, g, turns)
+        where = tl.where(own > top, s, where)
+        turned_where = tl.where(turned > turned_top, s, turned_where)
+        top = tl.maximum(top, own)
+        turned_top = tl.maximum(turned_top, turned)
+    at = i * 2 * turns + g
+    tl.store(best + at, top, mask=inside)
+    tl.store(best + at + turns, turned_top, mask=inside)
+    tl.store(which + at, where, mask=inside)
+    tl.store(which + at + turns, turned_where, mask=inside)
 
 
 @triton.jit
-def _log_posterior(scores, penalty, prior, s, g, turns):
-    """Of cells with shift `s` and rotations `g` of one image; -inf beyond the last rotation."""
+def _log_posteriors(real, imaginary, penalty, prior, s, g, turns):
+    """Of cells with shift `s` of one image, at rotations `g` and at their half turns; -inf beyond the last rotation."""
     inside = g < turns
-    value = 2 * tl.load(scores + s * turns + g, mask=inside, other=0.0)
-    value = value - tl.load(penalty + g, mask=inside, other=0.0) + tl.load(prior + s)
-    return tl.where(inside, value, float("-inf"))
+    re = 2 * tl.load(real + s * turns + g, mask=inside, other=0.0)
+    im = 2 * tl.load(imaginary + s * turns + g, mask=inside, other=0.0)
+    rest = tl.load(prior + s) - tl.load(penalty + g, mask=inside, other=0.0)
+    rest = tl.where(inside, rest, float("-inf"))
+    return rest + (re + im), rest + (re - im)
 
 
 @triton.jit
-def _highest(scores, penalty, prior, shifts, turns, CELLS: tl.constexpr):
+def _highest(real, imaginary, penalty, prior, shifts, turns, CELLS: tl.constexpr):
     """The largest log-posterior of one image and its cell."""
     top = tl.full([CELLS], float("-inf"), tl.float32)
     where = tl.zeros([CELLS], tl.int32)
     for start in range(0, turns, CELLS):
         g = start + tl.arange(0, CELLS)
         for s in range(shifts):
-            value = _log_posterior(scores, penalty, prior, s, g, turns)
-            where = tl.where(value > top, s * turns + g, where)
+            own, turned = _log_posteriors(real, imaginary, penalty, prior, s, g, turns)
+            value = tl.maximum(own, turned)
+            cell = 2 * s * turns + g + tl.where(own == value, 0, turns)
+            where = tl.where(value > top, cell, where)
             top = tl.maximum(top, value)
     highest = tl.max(top, 0)
     # Of cells that tie, the first.
@@ -203,55 +221,65 @@ def _highest(scores, penalty, prior, shifts, turns, CELLS: tl.constexpr):
 
 
 @triton.jit
-def _entropy_kernel(scores, penalty, prior, shifts, turns, sharpness, out, CELLS: tl.constexpr):
+def _entropy_kernel(real, imaginary, penalty, prior, shifts, turns, sharpness, out, CELLS: tl.constexpr):
     i, b = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    scores += i * shifts * turns
+    real += i * shifts * turns
+    imaginary += i * shifts * turns
     penalty += i * turns
     beta = tl.load(sharpness + b)
-    top, _ = _highest(scores, penalty, prior, shifts, turns, CELLS)
+    top, _ = _highest(real, imaginary, penalty, prior, shifts, turns, CELLS)
     total = tl.zeros([CELLS], tl.float32)
     first = tl.zeros([CELLS], tl.float32)
     for start in range(0, turns, CELLS):
         g = start + tl.arange(0, CELLS)
         for s in range(shifts):
+            own, turned = _log_posteriors(real, imaginary, penalty, prior, s, g, turns)
             # Below exp(-80) nothing counts, and minus infinity times nothing would not be a number.
-            x = tl.maximum(beta * (_log_posterior(scores, penalty, prior, s, g, turns) - top), -80.0)
-            e = tl.where(g < turns, tl.exp(x), 0.0)
-            total += e
-            first += e * x
+            x, y = tl.maximum(beta * (own - top), -80.0), tl.maximum(beta * (turned - top), -80.0)
+            e, f = tl.where(g < turns, tl.exp(x), 0.0), tl.where(g < turns, tl.exp(y), 0.0)
+            total += e + f
+            first += e * x + f * y
     whole = tl.sum(total, 0)
     tl.store(out + i * tl.num_programs(1) + b, tl.log(whole) - tl.sum(first, 0) / whole)
 
 
 @triton.jit
-def _summary_kernel(scores, penalty, prior, shifts, turns, sharpness, top, total, best, CELLS: tl.constexpr):
+def _summary_kernel(real, imaginary, penalty, prior, shifts, turns, sharpness, top, total, best, CELLS: tl.constexpr):
     """Height, cell and mass of one image's posterior."""
     i = tl.program_id(0).to(tl.int64)
-    scores += i * shifts * turns
+    real += i * shifts * turns
+    imaginary += i * shifts * turns
     penalty += i * turns
-    highest, where = _highest(scores, penalty, prior, shifts, turns, CELLS)
+    highest, where = _highest(real, imaginary, penalty, prior, shifts, turns, CELLS)
     mass = tl.zeros([CELLS], tl.float32)
     for start in range(0, turns, CELLS):
         g = start + tl.arange(0, CELLS)
         for s in range(shifts):
-            mass += tl.exp(sharpness * (_log_posterior(scores, penalty, prior, s, g, turns) - highest))
+            own, turned = _log_posteriors(real, imaginary, penalty, prior, s, g, turns)
+            mass += tl.exp(sharpness * (own - highest)) + tl.exp(sharpness * (turned - highest))
     tl.store(top + i, highest)
     tl.store(total + i, tl.sum(mass, 0))
     tl.store(best + i, where.to(tl.int64))
 
 
 @triton.jit
-def _posterior_kernel(scores, penalty, prior, shifts, turns, sharpness, top, total, marginal, CELLS: tl.constexpr):
-    """Turn cross terms into probabilities in place, and add them up over shifts."""
+def _posterior_kernel(real, imaginary, penalty, prior, shifts, turns, sharpness, top, total, marginal, CELLS: tl.constexpr):
+    """Turn products into sums and differences of the probabilities of each rotation and of its half turn in place.
+
+    The sums add up over shifts to the marginal.
+    """
     i = tl.program_id(0).to(tl.int64)
-    scores += i * shifts * turns
+    real += i * shifts * turns
+    imaginary += i * shifts * turns
     penalty += i * turns
     g = tl.program_id(1) * CELLS + tl.arange(0, CELLS)
     highest, mass = tl.load(top + i), tl.load(total + i)
     sum_over_shifts = tl.zeros([CELLS], tl.float32)
     for s in range(shifts):
-        value = _log_posterior(scores, penalty, prior, s, g, turns)
-        p = tl.exp(sharpness * (value - highest)) / mass
-        tl.store(scores + s * turns + g, p, mask=g < turns)
-        sum_over_shifts += p
+        own, turned = _log_posteriors(real, imaginary, penalty, prior, s, g, turns)
+        p = tl.exp(sharpness * (own - highest)) / mass
+        q = tl.exp(sharpness * (turned - highest)) / mass
+        tl.store(real + s * turns + g, p + q, mask=g < turns)
+        tl.store(imaginary + s * turns + g, p - q, mask=g < turns)
+        sum_over_shifts += p + q
     tl.store(marginal + i * turns + g, sum_over_shifts, mask=g < turns)
