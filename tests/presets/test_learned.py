@@ -18,6 +18,7 @@ from cryospin.engine.trace import Trace
 from cryospin.evaluation.evaluate import evaluate
 from cryospin.formats.volume import read_map
 from cryospin.pipeline import reconstruct, resume
+from cryospin.presets import learned
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, density_from_source, simulate
 
@@ -165,3 +166,10 @@ def test_a_head_that_wins_nothing_is_named(data, tmp_path, monkeypatch):
     monkeypatch.setattr(AutoEncoding, "_learn", without_the_second)
     run(data, tmp_path / "run", "paper", decoding_epochs=0, heads=3)
     assert "warning: dead heads: 2 of 3 nearest to the winner" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_processor_that_is_slow_at_bfloat16_is_told(data, tmp_path, monkeypatch, quick):
+    monkeypatch.setattr(learned, "quick_at_bfloat16", lambda: quick)
+    run(data, tmp_path / "run", "cryoai", volume="hartley", precision="bfloat16", encoding_epochs=1)
+    assert ("--set precision=float32" in (tmp_path / "run" / "log.txt").read_text()) is not quick

@@ -15,6 +15,7 @@ from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.learning import Learning
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
+from cryospin.environment import quick_at_bfloat16
 from cryospin.formats.volume import write_map
 from cryospin.fourier import CPU
 from cryospin.geometry.rotations import chordal_distance_squared
@@ -87,6 +88,11 @@ class Learn:
             work.journal.note(
                 f"warning: {steps:,} steps of auto-encoding are few (the published runs took 11,000): fewer images want "
                 "more epochs, --set encoding_epochs=N, or higher rates"
+            )
+        if options.precision == "bfloat16" and work.problem.device.type == "cpu" and not quick_at_bfloat16():
+            work.journal.note(
+                "warning: this processor has no instructions for bfloat16 and takes many times longer than without: "
+                "--set precision=float32"
             )
         return cls(work)
 
