@@ -148,7 +148,7 @@ def stored(path: Path) -> list[dict]:
 
 
 def store(path: Path, results: list[dict]) -> None:
-    """Write results, whole or not at all."""
+    """Write results, a line each, whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(results, indent=1))
+    temporary.write_text("[\n" + ",\n".join(json.dumps(r) for r in results) + "\n]\n")
     temporary.replace(path)

@@ -176,14 +176,19 @@ def judged(run: Path, folder: Path, group: str, resolution: float) -> dict:
         "angular_resolution": angle,
         "ece": curve.expected_error,
         "overconfidence": curve.bias,
-        "reliability": [column.tolist() for column in curve],
+        "reliability": [rounded(column) for column in curve],
         "auc": None,
     }
     if junk.any():
         found = roc(-rows["rlnLogLikeliContribution"].to_numpy(float), junk)
         thin = np.unique(np.linspace(0, len(found.false_positive) - 1, CURVE_POINTS).astype(int))
-        out |= {"auc": found.area, "roc": [column[thin].tolist() for column in found]}
+        out |= {"auc": found.area, "roc": [rounded(column[thin]) for column in found]}
     return out
+
+
+def rounded(numbers: np.ndarray) -> list[float]:
+    """Digits that a figure can show."""
+    return [round(float(x), 5) for x in numbers]
 
 
 def as_table(results: list[dict]) -> str:
