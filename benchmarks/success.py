@@ -142,12 +142,14 @@ def one_run(folder: Path, group: str, symmetry: str, seed: int, threads: int | N
         measured = quality(figures)
         half_map = figures["resolution_A"]["half_map_0_143"]
         honesty = judged(run, folder, group, half_map)
+        starts = (run / "log.txt").read_text().count("times their error")
     return {
         "date": date.today().isoformat(),
         "seconds": cost.seconds,
         "memory_GiB": cost.memory_GiB,
         **measured,
         "half_map": half_map,
+        "starts": starts,
         "success": measured["ratio"] <= WITHIN,
         **honesty,
     }
