@@ -77,9 +77,12 @@ def grid_expectation() -> None:
     torch.set_num_threads(2)
     volume, grid, observations, _ = problem(8)
     shifts = shift_grid(5.1, 2.0, torch.Generator().manual_seed(0))
-    some, slices = observations.take(torch.arange(300)), cpu.slices(volume, grid, rotation_grid(14.5), observations.disc)
+    rotations = rotation_grid(14.5, in_plane_deg=180.0)
+    some, slices = observations.take(torch.arange(300)), cpu.slices(volume, grid, rotations, observations.disc)
     t = seconds(lambda: cpu.grid_expectation(slices, some, shifts, torch.zeros(len(shifts)), 1.0))
-    print(f"\ngrid expectation, 300 images, {len(slices)} rotations, {len(shifts)} shifts, radius 8, 2 threads: {t:.2f} s")
+    print(
+        f"\ngrid expectation, 300 images, {2 * len(slices)} rotations, {len(shifts)} shifts, radius 8, 2 threads: {t:.2f} s"
+    )
 
 
 def problem(radius: int) -> tuple[torch.Tensor, FourierGrid, Observations, Poses]:

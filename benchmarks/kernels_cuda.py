@@ -50,11 +50,13 @@ def main(device_name: str, problem: Callable[[int], Any]) -> None:
     volume, grid, observations, _ = problem(8)
     volume, observations = volume.to(device), observations.to(device)
     shifts = shift_grid(5.1, 2.0, torch.Generator().manual_seed(0)).to(device)
-    slices = cuda.slices(volume, grid, rotation_grid(14.5).to(device), observations.disc)
+    slices = cuda.slices(volume, grid, rotation_grid(14.5, in_plane_deg=180.0).to(device), observations.disc)
     prior = torch.zeros(len(shifts), device=device)
     t = seconds(lambda: cuda.grid_expectation(slices, observations, shifts, prior, 1.0))
     images = len(observations.images)
-    print(f"\ngrid expectation, {images} images, {len(slices)} rotations, {len(shifts)} shifts, radius 8: {1e3 * t:.1f} ms")
+    print(
+        f"\ngrid expectation, {images} images, {2 * len(slices)} rotations, {len(shifts)} shifts, radius 8: {1e3 * t:.1f} ms"
+    )
 
 
 def copying(device: torch.device) -> Callable[[], object]:

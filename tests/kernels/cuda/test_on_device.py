@@ -70,7 +70,7 @@ def test_insertion_equals_that_of_the_cpu(both):
 def test_the_grid_equals_that_of_the_cpu(both):
     (volume, grid, o, _), (_, _, there, _) = both
     few, few_there = o.up_to(9), there.up_to(9)
-    slices = 0.1 * cpu.slices(volume, grid, rotation_grid(14.5), few.disc)
+    slices = 0.1 * cpu.slices(volume, grid, rotation_grid(14.5, in_plane_deg=180.0), few.disc)
     shifts = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) * 2
     prior = torch.zeros(20)
     far = (slices.cuda(), few_there, shifts.cuda(), prior.cuda())
