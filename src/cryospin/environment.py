@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -20,12 +21,20 @@ def _installed(name: str) -> str:
         return "not installed"
 
 
+def allowed_cores() -> int:
+    """How many cores this process may use; not every system can say, and then all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def quick_at_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16; without, it is many times slower at it than at float32."""
+    """Whether the processor has instructions for bfloat16; without, it is many times slower at it than at float32.
+
+    True where that is not known.
+    """
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
-    return any(features.get(name, False) for name in ("amx-bf16", "avx512bf16", "bf16"))
+    return not features or any(features.get(name, False) for name in ("amx-bf16", "avx512bf16", "bf16"))
 
 
 def devices() -> dict[str, str]:

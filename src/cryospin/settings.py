@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Self
 
 from cryospin.device import Choice, choose
 from cryospin.engine.learning import Learning
+from cryospin.environment import allowed_cores
 from cryospin.errors import InputError
 from cryospin.geometry.symmetry import point_group
 from cryospin.presets.options import LEARNED, learning
@@ -168,7 +168,7 @@ class Settings:
     @property
     def cores(self) -> int:
         """Threads the run uses."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or allowed_cores()
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Self:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from cryospin.engine.autoencode import AutoEncoding, batches, turned_back
+from cryospin.engine.autoencode import AutoEncoding, batches
 from cryospin.engine.learning import Learning
 from cryospin.engine.problem import Problem
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid, pack
-from cryospin.geometry.rotations import distance_deg, exponential, in_plane, random_rotations
+from cryospin.geometry.rotations import distance_deg, exponential, half_turned, in_plane, random_rotations
 from cryospin.kernels import cpu as kernels
 from cryospin.kernels.types import Observations, Poses
 from cryospin.presets.learned import assemble
@@ -226,7 +226,7 @@ def test_the_turned_copy_wins_where_its_pose_is_the_right_one(known, generator):
 def test_turned_poses_turn_back(generator):
     rotations = random_rotations(4, generator)
     half_turn = exponential(torch.tensor([[0.0, 0.0, math.pi]]))
-    torch.testing.assert_close(turned_back(half_turn @ rotations), rotations, rtol=0, atol=1e-5)
+    torch.testing.assert_close(half_turned(half_turn @ rotations), rotations, rtol=0, atol=1e-5)
 
 
 def test_each_candidate_is_judged_at_its_best_shift(known, generator):

@@ -45,8 +45,9 @@ def _threads() -> dict[str, int]:
 
     import torch
 
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": os.cpu_count() or 1, "cores allowed": allowed or 1, "in use": torch.get_num_threads()}
+    from cryospin.environment import allowed_cores
+
+    return {"cores": os.cpu_count() or 1, "cores allowed": allowed_cores(), "in use": torch.get_num_threads()}
 
 
 def _kernels() -> dict[str, str]:

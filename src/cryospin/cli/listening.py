@@ -16,6 +16,8 @@ _STAGES = {
     "explore": "Exploring poses",
     "compete": "Letting poses compete",
     "refine": "Refining poses and map",
+    "auto-encode": "Learning to guess poses, and a map",
+    "auto-decode": "Optimising poses and map",
 }
 
 

@@ -17,7 +17,7 @@ from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.trace import Trace
 from cryospin.fourier import unpack
-from cryospin.geometry.rotations import distance_deg
+from cryospin.geometry.rotations import distance_deg, half_turned
 from cryospin.kernels.types import Observations, Poses
 from cryospin.proposals.pyramid import PyramidEncoder
 from cryospin.state import State, optimiser_state, restore_optimiser
@@ -179,7 +179,7 @@ class AutoEncoding:
         # About the centre of an even box, an image turned by 180 degrees is its mirror along both axes, one pixel on.
         both = torch.cat([images, images.flip(-1, -2).roll((1, 1), (-1, -2))])
         (rotation, turned), (shift, moved) = (x.chunk(2) for x in self.encoder(both))
-        return torch.cat([rotation, turned_back(turned)], 1), torch.cat([shift, -moved], 1)
+        return torch.cat([rotation, half_turned(turned)], 1), torch.cat([shift, -moved], 1)
 
     def _judge(self, slicer: Slicer, some: Observations, rotation: Tensor, shift: Tensor) -> Guesses:
         """The loss of every candidate, each at its best shift where that is searched for."""
@@ -196,11 +196,6 @@ class AutoEncoding:
 def batches(order: Tensor, size: int) -> tuple[Tensor, ...]:
     """Nearly equal parts of at most `size` images: batch norm could make nothing of a last one alone."""
     return order.tensor_split(-(-len(order) // size))
-
-
-def turned_back(rotations: Tensor) -> Tensor:
-    """Poses `(..., 3, 3)` of images, given those of their copies turned by 180 degrees in the plane."""
-    return rotations * rotations.new_tensor([-1.0, -1.0, 1.0])[:, None]
 
 
 def _square_of_shifts(limit: float, step: float) -> Tensor:

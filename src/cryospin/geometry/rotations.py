@@ -95,8 +95,12 @@ def with_half_turns(rotations: Tensor) -> Tensor:
 
     The slice at the second is the conjugate of that at the first: `(kx, ky)` becomes `(-kx, -ky)`.
     """
-    turn = rotations.new_tensor([-1.0, -1.0, 1.0])
-    return torch.cat([rotations, rotations * turn[:, None]])
+    return torch.cat([rotations, half_turned(rotations)])
+
+
+def half_turned(rotations: Tensor) -> Tensor:
+    """Rotations `(..., 3, 3)` turned by 180 degrees in the plane: poses of images, given those of their turned copies."""
+    return rotations * rotations.new_tensor([-1.0, -1.0, 1.0])[:, None]
 
 
 def radians(degrees: float) -> float:

@@ -23,7 +23,6 @@ NUMBERS = {name: "i32" for name in "half padding count turns image_stride ctf_st
 CONSTANTS = {"BLOCK": 128, "CELLS": 1024, "WEIGHTED": True}
 SPECIAL = {
     "_slice_kernel": {"out": "*i64"},
-    "_move_kernel": {"out": "*i64"},
     "_best_kernel": {"shifts": "i32"},
     "_entropy_kernel": {"shifts": "i32"},
     "_summary_kernel": {"shifts": "i32", "sharpness": "fp32", "best": "*i64"},

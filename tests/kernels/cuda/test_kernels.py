@@ -144,11 +144,11 @@ def cells_there(cells, device):
     return tuple(x.to(device) for x in cells)
 
 
-@pytest.fixture(params=[1 << 23, 200], ids=["at once", "in parts"])
+@pytest.fixture(params=[1 << 23, 400], ids=["at once", "in parts"])
 def at_once(request, monkeypatch):
     """All images' scores together, or two images at a time, which leaves one over; and blocks smaller than the grid."""
     monkeypatch.setattr(scoring, "_SCORES_AT_ONCE", request.param)
-    monkeypatch.setattr(scoring, "_CELLS", 1024 if request.param > 200 else 16)
+    monkeypatch.setattr(scoring, "_CELLS", 1024 if request.param > 400 else 16)
 
 
 @pytest.mark.usefixtures("at_once")
