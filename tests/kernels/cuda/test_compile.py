@@ -19,7 +19,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 WORDS = {name: "*i64" for name in ("volume", "images", "upstream", "values", "group", "image", "which")}
-NUMBERS = {name: "i32" for name in "half padding count turns image_stride ctf_stride weight_stride shift_count".split()}
+INTEGERS = "half padding count turns width image_stride ctf_stride weight_stride shift_count"
+NUMBERS = {name: "i32" for name in INTEGERS.split()}
 CONSTANTS = {"BLOCK": 128, "CELLS": 1024, "WEIGHTED": True}
 SPECIAL = {
     "_slice_kernel": {"out": "*i64"},

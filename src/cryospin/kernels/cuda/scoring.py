@@ -19,6 +19,9 @@ from cryospin.kernels.cuda.launch import BLOCK, blocks, columns, floats, launch
 from cryospin.kernels.types import GridExpectation, GridScores, Observations
 
 _SCORES_AT_ONCE = 1 << 23
+_ALIGNED = 4
+"""Rows of matrices are so many floats or a multiple: 16 bytes, which tensor cores are fed fastest by."""
+
 _CELLS = 1024
 """Scores a program works on at a time."""
 
@@ -50,8 +53,8 @@ def grid_expectation(
 ) -> GridExpectation:
     """Images averaged over their posterior on the grid; see `reference.grid_expectation`."""
     turns, count = slices.shape
-    numerator = torch.zeros(2, turns, count, device=slices.device)
-    denominator = torch.zeros(turns, count, device=slices.device)
+    numerator = torch.zeros(2, turns, _aligned(count), device=slices.device)
+    denominator = torch.zeros(turns, _aligned(count), device=slices.device)
     best = torch.empty(len(observations.images), dtype=torch.long, device=slices.device)
     for part in _parts(slices, observations, shifts, log_prior):
         top, total = (torch.empty(part.size, device=slices.device) for _ in range(2))
@@ -63,15 +66,16 @@ def grid_expectation(
         with tensor_cores():
             numerator.baddbmm_(part.scores.mT, part.moved)
             denominator.addmm_(marginal.T, part.power)
-    return GridExpectation(torch.complex(*numerator), denominator, best)
+    return GridExpectation(torch.complex(*numerator[..., :count]), denominator[:, :count].contiguous(), best)
 
 
 class _Part(NamedTuple):
     """A few images against the whole grid.
 
     rows: which images
-    moved: CTF-multiplied, weighted, shifted data `(2, m * S, P)`, real and imaginary parts
-    power: weighted squared CTF `(m, P)`
+    moved: CTF-multiplied, weighted, shifted data `(2, m * S, Q)`, real and imaginary parts; Q are P coefficients and
+        zeros up to a multiple of `_ALIGNED`
+    power: weighted squared CTF `(m, Q)`
     scores: products of the real and of the imaginary parts of data and slices `(2, m * S, G)`
     penalty: the model's power `(m, G)`; prior: of each shift `(S,)`
     """
@@ -99,7 +103,8 @@ def _parts(slices: Tensor, o: Observations, shifts: Tensor, log_prior: Tensor) -
 
     A slice's product with an image is the sum of the two parts' products, that of its conjugate their difference.
     """
-    basis = torch.stack([slices.real, slices.imag]).mT
+    width = _aligned(len(o.disc))
+    basis = _widened(torch.stack([slices.real, slices.imag]), width).mT
     strength = (basis**2).sum(0)
     prior, moves, count = floats(log_prior), floats(shifts), len(o.disc)
     step = max(1, _SCORES_AT_ONCE // max(1, 2 * len(shifts) * len(slices)))
@@ -107,13 +112,22 @@ def _parts(slices: Tensor, o: Observations, shifts: Tensor, log_prior: Tensor) -
         rows = slice(start, min(start + step, len(o.images)))
         some = o._replace(images=o.images[rows], ctf=o.ctf[rows], group=o.group[rows], scale=o.scale[rows])
         size = rows.stop - rows.start
-        moved = torch.empty(2, size * len(shifts), count, device=slices.device)
-        data = (*columns(some), moves, len(moves), float(o.box), count, *moved)
+        moved = torch.zeros(2, size * len(shifts), width, device=slices.device)
+        data = (*columns(some), moves, len(moves), float(o.box), count, width, *moved)
         launch(_move_kernel, (size, blocks(count)), *data, BLOCK=BLOCK)
-        power = (some.ctf * some.scale[:, None]) ** 2 * o.weight[some.group]
+        power = _widened((some.ctf * some.scale[:, None]) ** 2 * o.weight[some.group], width)
         with tensor_cores():
             scores, penalty = moved @ basis, power @ strength
         yield _Part(rows, moved, power, scores, penalty, prior)
+
+
+def _aligned(count: int) -> int:
+    return blocks(count, _ALIGNED) * _ALIGNED
+
+
+def _widened(x: Tensor, width: int) -> Tensor:
+    """Rows with zeros at their end."""
+    return torch.nn.functional.pad(x, (0, width - x.shape[-1]))
 
 
 @contextmanager
@@ -146,6 +160,7 @@ def _move_kernel(
     shift_count,
     box,
     count,
+    width,
     real,
     imaginary,
     BLOCK: tl.constexpr,
@@ -161,7 +176,7 @@ def _move_kernel(
     re, im = re * h, im * h
     for s in range(shift_count):
         sine, cosine = phase(shifts + 2 * s, box, u, v)
-        at = (i * shift_count + s) * count + p
+        at = (i * shift_count + s) * width + p
         tl.store(real + at, re * cosine - im * sine, mask=inside)
         tl.store(imaginary + at, re * sine + im * cosine, mask=inside)
 
