@@ -38,7 +38,7 @@ _TOP = """[...document.querySelectorAll('h1, h2, h3, label, span')].find(e => e.
 
 
 def main(run: Path) -> None:
-    """Write all pictures."""
+    """Write all pictures that are of this run."""
     for name in FIGURES:
         (IMAGES / f"{name}.png").write_bytes((run / f"{name}.png").read_bytes())
     with tempfile.TemporaryDirectory() as profile, Browser(Path(profile)) as browser:
@@ -49,7 +49,7 @@ def main(run: Path) -> None:
             top, bottom = (float(browser.run(_TOP.format(text))) for text in (first, last))
             clip = {"x": 0.0, "y": max(0.0, top - 40), "width": float(_WIDTH), "height": bottom - top}
             browser.screenshot(IMAGES / f"{name}.png", clip=clip)
-    for path in IMAGES.glob("*.png"):
+    for path in (IMAGES / f"{name}.png" for name in (*FIGURES, *SECTIONS)):
         Image.open(path).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
         assert path.stat().st_size < _LARGEST, f"{path} is large"
 
