@@ -175,9 +175,7 @@ class _Lattice:
 def _lattices(particles: ParticleSet, disc: HalfDisc) -> Iterator[_Lattice]:
     """The particles, by how their images have to be brought to the disc's frequencies."""
     optics, size = particles.table.optics, particles.size_angstrom
-    kinds, of_row = np.unique(
-        np.stack([optics.group.numpy(), particles.images.boxes], axis=1), axis=0, return_inverse=True
-    )
+    kinds, of_row = np.unique(np.stack([optics.group.numpy(), particles.images.boxes], axis=1), axis=0, return_inverse=True)
     frequencies = torch.stack([disc.kx, disc.ky], dim=1).double()
     for number, (group, side) in enumerate(kinds.tolist()):
         conditions = optics.groups[group]

@@ -27,9 +27,7 @@ def test_an_epoch_line_says_what_is_known_and_nothing_else():
     assert epoch_line(record).endswith("poses turn 0.12°, half maps 14.70 Å, pose error 1.00°")
 
 
-@pytest.mark.parametrize(
-    "stage", [GridExploration, HeadExploration, Competition, Refinement, AutoEncoding, AutoDecoding]
-)
+@pytest.mark.parametrize("stage", [GridExploration, HeadExploration, Competition, Refinement, AutoEncoding, AutoDecoding])
 def test_every_stage_has_a_bar_on_a_terminal(stage):
     out = io.StringIO()
     with RunListener(Progress(Console(file=out, width=200, force_terminal=True))) as listener:

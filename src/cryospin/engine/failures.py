@@ -156,9 +156,7 @@ def overfitted_noise(gains: Gains) -> str:
     """
     if gains.other >= _HELD_OUT * gains.own:
         return ""
-    return (
-        f"overfitted noise: images gain {gains.own:.1f} nats by their own half's map and {gains.other:.1f} by the other's"
-    )
+    return f"overfitted noise: images gain {gains.own:.1f} nats by their own half's map and {gains.other:.1f} by the other's"
 
 
 def roundness(density: Tensor, diameter: float) -> tuple[float, float]:

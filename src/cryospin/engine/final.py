@@ -43,9 +43,7 @@ class FinalMaps:
     def cpu(self) -> FinalMaps:
         """The same maps where files are written from."""
         halves = self.halves[0].cpu(), self.halves[1].cpu()
-        return FinalMaps(
-            self.pixel_size, self.map.cpu(), self.unfiltered.cpu(), halves, self.mask.cpu(), self.fsc.cpu()
-        )
+        return FinalMaps(self.pixel_size, self.map.cpu(), self.unfiltered.cpu(), halves, self.mask.cpu(), self.fsc.cpu())
 
     @property
     def size_angstrom(self) -> float:

@@ -43,9 +43,7 @@ class _Slices(torch.autograd.Function):
             to_rotations = torch.zeros_like(rotations, dtype=torch.float32, memory_format=torch.contiguous_format)
             places = floats(rotations), floats(disc.kx), floats(disc.ky), len(disc)
             source = words(upstream.contiguous())
-            launch(
-                _slice_back_kernel, (len(rotations),), *lattice(volume, grid), *places, source, to_rotations, BLOCK=BLOCK
-            )
+            launch(_slice_back_kernel, (len(rotations),), *lattice(volume, grid), *places, source, to_rotations, BLOCK=BLOCK)
         return to_volume, to_rotations, None, None
 
 
