@@ -39,6 +39,7 @@ PARTICLE_SHARE = 0.62
 COLUMNS = (
     ("structure", "{name}"),
     ("symmetry", "{symmetry}"),
+    ("proposals", "{proposals}"),
     ("SNR", "{snr:g}"),
     ("runs", "{runs}"),
     ("success, %", "{success:.0f}"),
@@ -58,11 +59,14 @@ def main() -> None:
         for snr in arguments.snr:
             for symmetry in dict.fromkeys(["C1", group]) if not arguments.c1_only else ["C1"]:
                 for seed in arguments.seeds:
-                    key = {"name": source.stem, "snr": snr, "box": arguments.box, "symmetry": symmetry, "seed": seed}
+                    case = {"name": source.stem, "snr": snr, "box": arguments.box, "symmetry": symmetry}
+                    key = case | {"proposals": arguments.proposals, "seed": seed}
                     if any(key.items() <= r.items() for r in results):
                         continue
                     folder = simulated(arguments, source, snr)
-                    results.append(key | one_run(folder, group, symmetry, seed, arguments.threads))
+                    cores = ["--threads", arguments.threads] if arguments.threads else []
+                    options = ["--symmetry", symmetry, "--proposals", arguments.proposals, "--seed", seed, *cores]
+                    results.append(key | one_run(folder, group, options))
                     store(arguments.out, results)
                     print(as_table(results[-1:]).splitlines()[-1], flush=True)
     print(as_table(results))
@@ -84,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--coloured", type=float, default=0.5)
     parser.add_argument("--shift-sd", type=float, default=2.0)
     parser.add_argument("--c1-only", action="store_true", help="impose no symmetry")
+    parser.add_argument("--proposals", choices=("both", "grid", "heads"), default="both", help="what explores")
     parser.add_argument("--threads", type=int, help="cores for each run")
     parser.add_argument("--figures", type=Path, help="folder for calibration.png and junk_roc.png")
     return parser.parse_args()
@@ -132,12 +137,11 @@ def side_of(source: Path) -> float:
     return 2 * float(np.linalg.norm(atoms - atoms.mean(0), axis=1).max()) / PARTICLE_SHARE
 
 
-def one_run(folder: Path, group: str, symmetry: str, seed: int, threads: int | None) -> dict:
+def one_run(folder: Path, group: str, options: list[object]) -> dict:
     """Reconstruct and evaluate once."""
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        cores = ["--threads", threads] if threads else []
-        cost = reconstruct(folder, run, ["--seed", seed, "--symmetry", symmetry, *cores])
+        cost = reconstruct(folder, run, options)
         figures = evaluate(run, folder, group)
         measured = quality(figures)
         half_map = figures["resolution_A"]["half_map_0_143"]
@@ -196,11 +200,11 @@ def rounded(numbers: np.ndarray) -> list[float]:
 def as_table(results: list[dict]) -> str:
     """Markdown: a line for each structure, symmetry and signal-to-noise ratio, and one for all."""
     cases: dict[tuple, list[dict]] = {}
-    for r in sorted(results, key=lambda r: (-r["snr"], r["name"], r["symmetry"])):
-        cases.setdefault((r["name"], r["symmetry"], r["snr"]), []).append(r)
+    for r in sorted(results, key=lambda r: (r["proposals"], -r["snr"], r["name"], r["symmetry"])):
+        cases.setdefault((r["name"], r["symmetry"], r["proposals"], r["snr"]), []).append(r)
     rows = [
-        {"name": name, "symmetry": symmetry, "snr": snr, "runs": len(runs)} | summary(runs)
-        for (name, symmetry, snr), runs in cases.items()
+        {"name": name, "symmetry": symmetry, "proposals": proposals, "snr": snr, "runs": len(runs)} | summary(runs)
+        for (name, symmetry, proposals, snr), runs in cases.items()
     ]
     text = markdown(COLUMNS, rows)
     return text + f"\n\n{sum(r['success'] for r in results)} of {len(results)} runs succeed" if len(cases) > 1 else text
@@ -216,7 +220,7 @@ def summary(runs: list[dict]) -> dict[str, float]:
 
 
 def draw(results: list[dict], folder: Path) -> None:
-    """Calibration of the confidence, with the particles behind each point, and ROC of junk, over the runs that succeeded."""
+    """Calibration of the confidence, with the particles behind each point, and ROC of junk; of runs as they come."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -224,7 +228,8 @@ def draw(results: list[dict], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     ratios = sorted({r["snr"] for r in results}, reverse=True)
-    runs = {snr: [r for r in results if r["success"] and r["snr"] == snr] for snr in ratios}
+    usual = [r for r in results if r["success"] and r["proposals"] == "both"]
+    runs = {snr: [r for r in usual if r["snr"] == snr] for snr in ratios}
     figure, axes = pyplot.subplots(figsize=(4.4, 4.4), layout="constrained")
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for snr, offset in zip(ratios, (-12, 8), strict=False):
