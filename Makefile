@@ -16,7 +16,7 @@ DEV_STAMP := .venv/.installed-dev
 .DELETE_ON_ERROR:
 
 demo: $(RUN_STAMP)
-	rm -rf demo/run
+	rm -rf demo
 	$(BIN)/cryospin simulate --source phantom --out demo/data --n 3000 --box 64 --pixel-size 5 --snr 0.1 --seed 1
 	$(BIN)/cryospin reconstruct demo/data/particles.star --out demo/run
 	$(BIN)/cryospin evaluate demo/run --truth-map demo/data/truth.mrc --truth-poses demo/data/truth.star

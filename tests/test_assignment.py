@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import mrcfile
 import numpy as np
 import pytest
 import starfile
@@ -111,6 +112,30 @@ def test_poses_of_images_never_seen_are_found(run, data, tmp_path, proposals):
     assert float((written.shift - true.shift).norm(dim=1).median()) < 0.5 * PIXEL
     assert found.unlike <= 0.05 * COUNT
     torch.testing.assert_close(written.shift, torch.from_numpy(found.poses.shift_A), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dark", [slice(None, COUNT // 2), slice(None)], ids=["one of two chunks", "all"])
+def test_images_of_mixed_contrast_are_turned_over_one_by_one(run, data, tmp_path, monkeypatch, dark):
+    """The table says which are dark, of all images or of the run's, and chunks of one sign are no others."""
+    monkeypatch.setattr("cryospin.assignment._CHUNK", COUNT // 2)
+    usual = assign(run, data / "particles.star", tmp_path / "usual", proposals="grid").poses
+    mixed, sign = tmp_path / "mixed", torch.ones(COUNT)
+    shutil.copytree(data, mixed)
+    sign[dark] = -1
+    with mrcfile.mmap(mixed / "particles.mrcs", mode="r+") as handle:
+        handle.data[:] *= sign.numpy()[:, None, None]
+    load = ParticleSet.load
+
+    def with_signs(*arguments):
+        particles = load(*arguments)
+        return replace(particles, table=replace(particles.table, sign=sign).without_sign_of_all())
+
+    monkeypatch.setattr(ParticleSet, "load", with_signs)
+    signed = tmp_path / "signed"
+    shutil.copytree(run, signed)
+    (signed / "config.toml").write_text((run / "config.toml").read_text() + "signed = true\n")
+    found = assign(signed, mixed / "particles.star", tmp_path / "out", proposals="grid").poses
+    torch.testing.assert_close(torch.from_numpy(found.rotation), torch.from_numpy(usual.rotation), rtol=0, atol=1e-3)
 
 
 def test_no_pose_is_likelier_than_those_found(run, data):

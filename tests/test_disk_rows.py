@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -49,6 +51,18 @@ def test_the_file_has_no_name(pair, tmp_path):
 def test_without_a_folder_rows_are_a_tensor(tmp_path):
     assert isinstance(allocate_rows(3, 2, torch.float32, None), torch.Tensor)
     assert isinstance(allocate_rows(3, 2, torch.float32, tmp_path), DiskRows)
+
+
+@pytest.mark.parametrize("free", [0, 10**9])
+def test_without_a_system_call_for_it_room_is_looked_for(tmp_path, monkeypatch, free):
+    monkeypatch.delattr("os.posix_fallocate")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+    if free:
+        rows = DiskRows.create(3, 2, torch.float32, tmp_path)
+        assert rows[torch.tensor([2])].tolist() == [[0, 0]]
+    else:
+        with pytest.raises(InputError, match=r"no room for 0\.0 GiB.*No space left"):
+            DiskRows.create(3, 2, torch.float32, tmp_path)
 
 
 def test_a_disk_without_room_is_said(tmp_path, monkeypatch):

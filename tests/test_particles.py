@@ -154,6 +154,23 @@ def test_constant_images_are_named(table, value):
         load(table).pack(24)
 
 
+@pytest.mark.parametrize("outside", [0.0, 3.5])
+def test_images_without_noise_about_the_particle_are_named(table, outside):
+    y, x = np.mgrid[-12:12, -12:12]
+    with mrcfile.mmap(table.stack, mode="r+") as handle:
+        handle.data[6, np.hypot(x, y) > 10] = outside
+    with pytest.raises(InputError, match=r"image 7 \(row 7 of particles\.star\) has no noise about.* without a mask"):
+        load(table).pack(24)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e12])
+def test_the_scale_of_the_pixels_does_not_matter(table, scale):
+    plain = load(table).pack(24)
+    with mrcfile.mmap(table.stack, mode="r+") as handle:
+        handle.data[:] *= np.float32(scale)
+    torch.testing.assert_close(load(table).pack(24).observations.images, plain.observations.images, rtol=1e-4, atol=1e-4)
+
+
 def test_stacks_are_checked_on_loading(table):
     table.column("rlnImageName", 3, "000013@particles.mrcs")
     with pytest.raises(InputError, match=r"row 4 asks for image 13 of particles\.mrcs, which holds 12"):
@@ -199,7 +216,7 @@ def test_observations_are_complete(table):
 
 def signed(particles, *sign):
     column = torch.tensor(sign, dtype=torch.float32).repeat(6)
-    return replace(particles, table=replace(particles.table, sign=column))
+    return replace(particles, table=replace(particles.table, sign=column).without_sign_of_all())
 
 
 def test_particles_of_mixed_sign_come_out_alike(table):
@@ -219,6 +236,13 @@ def test_a_sign_that_all_share_is_left_to_the_images(table):
     packed = signed(load(table), -1, -1).pack(24)
     assert not packed.inverted
     assert torch.equal(packed.observations.images, plain.observations.images)
+
+
+def test_some_of_the_particles_of_mixed_sign_are_turned_over_as_all_are(table):
+    whole = signed(load(table), 1, -1)
+    some = ParticleSet(whole.table.take(np.arange(1, 12, 2)), whole.images.take(np.arange(1, 12, 2)))
+    all_of_them = whole.pack(24, invert=False).observations.images
+    assert torch.equal(some.pack(24, invert=False).observations.images, all_of_them[1::2])
 
 
 def test_selected_particles_are_those_of_the_whole_set(simulated, tmp_path):

@@ -289,6 +289,33 @@ def test_other_threads_are_taken_and_written_down(stopped):
     assert "threads = 2" in (stopped / "config.toml").read_text()
 
 
+def test_a_run_resumed_with_other_threads_may_be_killed_again_while_it_writes(stopped, monkeypatch):
+    move = Path.replace
+
+    def fatal(self, target):
+        if Path(target).name == "finished.json":
+            raise Killed
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", fatal)
+    with pytest.raises(Killed):
+        resume(stopped, threads=2)
+    monkeypatch.setattr(Path, "replace", move)
+    assert resume(stopped) is True
+
+
+def test_a_run_whose_stacks_lie_in_the_current_folder_goes_on_from_any_other(data, tmp_path, monkeypatch):
+    project, table = tmp_path / "project", tmp_path / "tables" / "particles.star"
+    shutil.copytree(data, project)
+    table.parent.mkdir()
+    (project / "particles.star").rename(table)
+    monkeypatch.chdir(project)
+    with pytest.raises(Killed):
+        reconstruct(replace(settings(project, tmp_path / "run"), particles=table), Killer(epoch=3))
+    monkeypatch.chdir(tmp_path)
+    assert resume(tmp_path / "run") is True
+
+
 def test_bad_input_leaves_no_folder(data, tmp_path):
     with pytest.raises(InputError):
         reconstruct(replace(settings(data, tmp_path / "run"), box=400))

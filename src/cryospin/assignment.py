@@ -16,7 +16,9 @@ from torch import Tensor
 from cryospin.engine.assign import Assigner, Trial
 from cryospin.engine.likeness import likeness
 from cryospin.errors import InputError
+from cryospin.findings import Findings
 from cryospin.formats.table import AssignedPoses
+from cryospin.formats.whole import refuse_to_replace
 from cryospin.geometry.symmetry import in_asymmetric_unit
 from cryospin.model import Model
 from cryospin.packing import Packed
@@ -49,6 +51,7 @@ class Assignment:
     contrast: the usual one, relative to that of the run's images
     trial: what the run's heads were worth for some of the images; None where they had no grid to compare with
     seconds: that finding the poses took, without reading
+    findings: what is suspicious about the table
     """
 
     poses: ParticlePoses
@@ -57,6 +60,7 @@ class Assignment:
     contrast: float
     trial: Trial | None
     seconds: float
+    findings: Findings
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -101,12 +105,12 @@ def assign(
 
     proposals: `heads`, `grid`, or `both`: the heads where some images show that they serve, with the grid where they
         leave doubt, and the grid for all if they do not
-    invert: whether protein is dark in the images; None for as in the run
+    invert: whether protein is dark in the images; None for as in the run, or by looking where tables say it of each image
     reading: called with the number of images; what it returns is called with the number done since the last call
     raises: `InputError` where the run has no heads, or the particles are not imaged alike
     """
     out = Path(out)
-    _refuse_if_used(out)
+    refuse_to_replace(out, _WRITTEN)
     if threads is not None:
         torch.set_num_threads(threads)
     model = Model.of_run(Path(run))
@@ -114,25 +118,18 @@ def assign(
     new = ParticleSet.load(particles, datadir, ctf, selection)
     box = _common_box(model, new)
     with _made(out):
+        inverted = _inverted(model, new, box) if invert is None else invert
         assigner, progress, seconds = Assigner(model, proposals, box), reading(len(new)), 0.0
         found: list[_Part] = []
         for part in _parts(new):
-            packed = part.pack(box, invert=model.invert if invert is None else invert)
+            packed = part.pack(box, invert=inverted)
             started = time.monotonic()
             found.append(_assigned(assigner, packed))
             seconds += time.monotonic() - started
             progress(len(part))
-        result = _joined(found, assigner, seconds)
+        result = _joined(found, assigner, seconds, new.table.findings)
         _write(new, result, out)
     return result
-
-
-def _refuse_if_used(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError("is a file, not a folder", where=out, remedy="Give another --out")
-    for name in _WRITTEN:
-        if (out / name).exists():
-            raise InputError("is there already", where=out / name, remedy="Give another --out, or remove it first")
 
 
 @contextmanager
@@ -174,6 +171,11 @@ def _common_box(model: Model, new: ParticleSet) -> int:
     return min(model.box, new.box // 2 * 2)
 
 
+def _inverted(model: Model, new: ParticleSet, box: int) -> bool:
+    """Whether protein is dark in new images: as in the run, unless either table has signs, which say it image by image."""
+    return new.looks_dark(box) if model.signed or new.table.sign is not None else model.invert
+
+
 def _parts(new: ParticleSet) -> Iterator[ParticleSet]:
     for start in range(0, len(new), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(new)))
@@ -195,7 +197,7 @@ def _assigned(assigner: Assigner, packed: Packed) -> _Part:
     )
 
 
-def _joined(parts: list[_Part], assigner: Assigner, seconds: float) -> Assignment:
+def _joined(parts: list[_Part], assigner: Assigner, seconds: float, findings: Findings) -> Assignment:
     model = assigner.model
     found = _Part(*(torch.cat(field) for field in zip(*parts, strict=True)))
     half = torch.randperm(len(found.rotation), generator=torch.Generator().manual_seed(model.seed + 3)) % 2 + 1
@@ -208,6 +210,7 @@ def _joined(parts: list[_Part], assigner: Assigner, seconds: float) -> Assignmen
         contrast=assigner.contrast / model.contrast,
         trial=assigner.trial,
         seconds=seconds,
+        findings=findings,
     )
 
 

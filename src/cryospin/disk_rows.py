@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +37,7 @@ class DiskRows:
         size = count * width * numbers.itemsize
         with tempfile.TemporaryFile(dir=folder) as file:
             try:
-                os.posix_fallocate(file.fileno(), 0, size)
+                _reserve(file.fileno(), size, folder)
             except OSError as error:
                 raise InputError(
                     f"has no room for {size / 2**30:.1f} GiB of packed images ({error.strerror})",
@@ -78,6 +80,17 @@ class DiskRows:
     def _release(self) -> None:
         """Let go of the pages that were touched; what they hold stays in the file."""
         self._mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _reserve(file: int, size: int, folder: Path) -> None:
+    """Make an empty file so large; raises `OSError` where the disk has no room for it."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+        return
+    # macOS has no such call: what others write meanwhile can still fill the disk.
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(file, size)
 
 
 def allocate_rows(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -25,14 +27,46 @@ def needed_gib(count: int, box: int, *, on_disk: bool = False) -> float:
     return _START_GIB + (packed + count * _BYTES_PER_PARTICLE + box**3 * _BYTES_PER_VOXEL) / _GIB
 
 
-def available_gib() -> float | None:
-    """Memory that can be had without swapping; None where that is not known."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
+def available_gib(system: Path = Path("/")) -> float | None:
+    """Memory that can be had without swapping, and within what a container or a batch job may take; None if not known.
+
+    system: where the system's own files are
+    """
+    rooms = [_free_on_machine(system), *_left_to_groups(system)]
+    known = [room for room in rooms if room is not None]
+    return max(0, min(known)) / _GIB if known else None
+
+
+def _free_on_machine(system: Path) -> int | None:
+    """Bytes."""
+    lines = _text(system / "proc/meminfo").splitlines()
     kib = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return kib[0] / 2**20 if kib else None
+    return kib[0] * 1024 if kib else None
+
+
+def _left_to_groups(system: Path) -> Iterator[int]:
+    """Bytes left to each control group that this process is in and that has a limit (cgroups, version 1 and 2)."""
+    for line in _text(system / "proc/self/cgroup").splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root = system / "sys/fs/cgroup" / controllers
+        most, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        inner = root / name.strip("/")
+        for folder in (inner, *inner.parents[: len(inner.relative_to(root).parts)]):
+            limit, taken = _text(folder / most).strip(), _text(folder / used).strip()
+            if limit.isdigit() and taken.isdigit():
+                # Cached files count as taken, but make room when it is needed.
+                cached = re.search(r"^inactive_file (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+                yield int(limit) - int(taken) + (int(cached[1]) if cached else 0)
+
+
+def _text(path: Path) -> str:
+    """What a file says; nothing where it cannot be read."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def fits_on(device: torch.device, count: int, box: int) -> bool:

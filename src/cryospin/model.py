@@ -28,6 +28,7 @@ class Model:
     pixel_size: Å per voxel
     group: point group imposed, `(order, 3, 3)`
     invert: whether protein was dark in the run's images
+    signed: whether some of them were turned over before that was said, since their table said that they differ
     noise: power of each shell of the images, float64 `(d // 2,)`
     contrast: usual contrast of an image relative to the map
     spread: how much the contrasts of the run's images varied, over how much noise alone would make them, 1 at least
@@ -41,6 +42,7 @@ class Model:
     pixel_size: float
     group: Tensor
     invert: bool
+    signed: bool
     noise: Tensor
     contrast: float
     spread: float
@@ -64,6 +66,7 @@ class Model:
             pixel_size=pixel_size,
             group=point_group(imposed_group(config["symmetry"])),
             invert=config["invert"],
+            signed=config.get("signed", False),
             noise=measured["noise"],
             contrast=float(measured["contrast"]),
             spread=float(measured["spread"]),

@@ -14,6 +14,9 @@ from cryospin.settings import Settings
 
 _ANEW = "start anew with another --out"
 
+_MAY_CHANGE = ("out", "threads", "device")
+"""Settings that a run may be continued with another value of."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -55,7 +58,7 @@ class Origin:
         config: the run's `config.toml` as it is now, which may say more than it did; where: that file
         """
         for name, value in self.settings.items():
-            if config.get(name) != value:
+            if name not in _MAY_CHANGE and config.get(name) != value:
                 now = f"{config[name]}" if name in config else "missing"
                 raise InputError(
                     f"{name} was {value} when the run began and is {now}", where=where, remedy=f"Put it back, or {_ANEW}"

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 _CHUNK_PIXELS = 1 << 23
 _BACKGROUND_RADIUS = 0.45
 _SAME_LATTICE = 1e-6
+_NO_NOISE = 1e-3
+"""Range of a background's pixels, over that of its image's, that is no noise's."""
+
+_SQUARED = (1e-12, 1e12)
+"""Pixels within can be squared as they are."""
+
 _LOOKED_AT = 2000
 """Images that the contrast is told from: their average has hardly any noise left at the lowest frequencies."""
 
@@ -39,12 +45,14 @@ class Packed:
     observations: packed images and CTFs, weights still 1
     pixel_size: Å per pixel at the run's box
     inverted: whether the images' contrast was turned over on load
+    signed: whether those that the table says are dark, beside white ones, were turned over before
     centre: displacements of the particles that were undone on load, float64 `(N, 2)`, Å
     """
 
     observations: Observations
     pixel_size: float
     inverted: bool
+    signed: bool
     centre: Tensor
 
     @property
@@ -94,7 +102,13 @@ def pack_particles(
         disc=HalfDisc.build(disc.radius, device),
         box=box,
     )
-    return Packed(observations, particles.size_angstrom / box, inverted, work.centre)
+    signed = particles.table.sign is not None
+    return Packed(observations, particles.size_angstrom / box, inverted, signed, work.centre)
+
+
+def looks_dark(particles: ParticleSet, box: int) -> bool:
+    """See `ParticleSet.looks_dark`."""
+    return _Packing.of(particles, box, recentre=False).looks_dark()
 
 
 @dataclass(frozen=True)
@@ -152,7 +166,7 @@ class _Packing:
             if self.recentre:
                 shift = (self.centre[part] / self.particles.size_angstrom).float()
                 packed *= self.disc.shift_phase(shift, box=1).conj()
-            if (sign := self.particles.table.sign) is not None and bool((sign != sign[0]).any()):
+            if (sign := self.particles.table.sign) is not None:
                 packed *= sign[torch.from_numpy(part), None]
             yield part, packed
 
@@ -214,14 +228,18 @@ def _read_ahead(where: ImageLocation, parts: Iterable[np.ndarray]) -> Iterator[t
 
 def _refuse_broken(particles: ParticleSet, images: Tensor, rows: np.ndarray) -> None:
     """Name the first image that cannot be used."""
-    flat = images.flatten(1)
-    for bad, what in ((unusable(images), "NaN or infinite pixels"), (flat.amax(1) == flat.amin(1), "no contrast")):
+    again = "Remove the particle from the table; cryospin check --deep lists all such images"
+    for bad, what, remedy in (
+        (unusable(images), "NaN or infinite pixels", again),
+        (constant(images), "no contrast", again),
+        (masked(images), "no noise about the particle: it was masked", "Extract the particles again without a mask"),
+    ):
         if bad.any():
             row, where, table = int(rows[int(bad.nonzero()[0])]), particles.images, particles.table
             raise InputError(
                 f"image {where.slice[row] + 1} (row {table.rows[row] + 1} of {table.path.name}) has {what}",
                 where=where.stacks[where.stack[row]].path,
-                remedy="Remove the particle from the table; cryospin check --deep lists all such images",
+                remedy=remedy,
             )
 
 
@@ -237,8 +255,24 @@ def background(box: int) -> Tensor:
     return torch.hypot(k[:, None].float(), k.float()) > _BACKGROUND_RADIUS * box
 
 
+def constant(images: Tensor) -> Tensor:
+    """Which images are the same everywhere, bool `(n,)`."""
+    return _range(images.flatten(1)) == 0
+
+
+def masked(images: Tensor) -> Tensor:
+    """Which images have no noise in the background, which they are normalised by: bool `(n,)`."""
+    return _range(images[:, background(images.shape[-1])]) <= _NO_NOISE * _range(images.flatten(1))
+
+
+def _range(pixels: Tensor) -> Tensor:
+    return pixels.amax(1) - pixels.amin(1)
+
+
 def _normalise(images: Tensor, outside: Tensor) -> Tensor:
     """Images with mean 0 and variance 1 in the background."""
     background = images[:, outside]
-    variance, mean = torch.var_mean(background, dim=1, keepdim=True)
-    return (images - mean[..., None]) / variance.clamp_min(1e-20).sqrt()[..., None]
+    largest = background.abs().amax(1, keepdim=True)
+    unit = torch.where((largest > _SQUARED[0]) & (largest < _SQUARED[1]), 1.0, largest)
+    variance, mean = torch.var_mean(background / unit, dim=1, keepdim=True)
+    return (images - (mean * unit)[..., None]) / (variance.sqrt() * unit)[..., None]

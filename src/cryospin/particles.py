@@ -14,7 +14,7 @@ from cryospin.formats.read import read_table
 from cryospin.formats.stack import ImageLocation
 from cryospin.formats.table import ParticleTable
 from cryospin.fourier import CPU
-from cryospin.packing import Packed, pack_particles
+from cryospin.packing import Packed, looks_dark, pack_particles
 from cryospin.selection import Selection
 
 DEFAULT_BOX = 128
@@ -35,6 +35,7 @@ def find_particles(
     rows = selection.rows(len(table), table.path)
     if rows is not None:
         table = table.take(rows)
+    table = table.without_sign_of_all()
     images = table.locate(datadir, table.findings)
     check_table(table, images)
     return table, images
@@ -99,6 +100,10 @@ class ParticleSet:
                 remedy=f"Give an even number from {SMALLEST_BOX} to {self.box // 2 * 2}",
             )
         return box
+
+    def looks_dark(self, box: int) -> bool:
+        """Whether protein is dark in the images, once those that the table says differ from others are turned over."""
+        return looks_dark(self, box)
 
     def pack(
         self,

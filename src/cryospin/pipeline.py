@@ -96,6 +96,8 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     particles, packed, problem = prepare(settings, listener.reading)
     truth = true_poses(settings, particles, packed)
     if not folder.origin.exists():
+        settings = _findable_from_anywhere(settings, particles)
+        folder.configure(settings)
         Origin.of(settings, particles).write(folder.origin)
     device = f"{problem.device} ({settings.computes_on.reason})"
     journal = Journal(folder, listener, started, truth, watchers(folder.path, problem.angstrom(1), started, device))
@@ -125,6 +127,12 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     folder.finish(summary)
     Checkpoints(folder.checkpoints).clear()
     return result
+
+
+def _findable_from_anywhere(settings: Settings, particles: ParticleSet) -> Settings:
+    """Settings by which the stacks are found again, where they were found because of the folder the command was given in."""
+    by_chance = settings.datadir is None and not any(stack.path.is_absolute() for stack in particles.images.stacks)
+    return replace(settings, datadir=Path.cwd()) if by_chance else settings
 
 
 def _to_the_end(stage: Stage, work: Work, folder: RunFolder, step: int) -> Refine | Learn | SecondOpinion:

@@ -21,6 +21,11 @@ from cryospin.settings import Settings
 MASK_DIAMETER = 0.84
 """Of the box, unless the user gives one."""
 
+LEAST_SHELL = 8
+"""Cycles per box that poses are told apart by at least."""
+
+_ROUNDING = 1e-3
+
 
 def prepare(
     settings: Settings, reading: Callable[[int], Callable[[int], None]] = lambda total: lambda n: None
@@ -39,6 +44,7 @@ def prepare(
             remedy=f"Give at least {FEWEST}, better some thousands",
         )
     box = particles.working_box(settings.box)
+    _refuse_what_does_not_fit(settings, particles.size_angstrom)
     device = settings.computes_on.device
     resident = device.type != "cpu" and fits_on(device, len(particles), box)
     packed = particles.pack(
@@ -57,9 +63,24 @@ def prepare(
         mask_diameter=min(1.0, settings.mask_diameter / side) if settings.mask_diameter else MASK_DIAMETER,
         group=point_group(settings.imposed),
         early_group=point_group(settings.imposed if settings.impose == "start" else "C1"),
-        last_shell=radius if settings.max_resolution is None else max(8, min(radius, round(side / settings.max_resolution))),
+        last_shell=radius if settings.max_resolution is None else min(radius, round(side / settings.max_resolution)),
     )
     return particles, packed, problem
+
+
+def _refuse_what_does_not_fit(settings: Settings, side: float) -> None:
+    """Raise `InputError` for a mask wider than the box, and a limit too coarse to search at."""
+    coarsest = side / LEAST_SHELL
+    if settings.max_resolution is not None and round(side / settings.max_resolution) < LEAST_SHELL:
+        raise InputError(
+            f"--max-resolution {settings.max_resolution:g} is too coarse to find poses by in a box of {side:.0f} Å",
+            remedy=f"Give {coarsest:.0f} Å or less",
+        )
+    if settings.mask_diameter is not None and settings.mask_diameter > side * (1 + _ROUNDING):
+        raise InputError(
+            f"--mask-diameter {settings.mask_diameter:g} is wider than the box of {side:.0f} Å",
+            remedy="Give the particle's longest side and some margin, in Å",
+        )
 
 
 def _existing(folder: Path) -> Path:

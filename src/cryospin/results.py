@@ -30,7 +30,7 @@ from cryospin.evaluation.symmetry import Candidates
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.tensors import write_tensors
 from cryospin.formats.volume import write_map
-from cryospin.formats.whole import whole
+from cryospin.formats.whole import refuse_to_replace, whole
 from cryospin.fourier import CPU
 from cryospin.geometry.symmetry import in_asymmetric_unit
 from cryospin.packing import Packed
@@ -129,6 +129,7 @@ def resolved(problem: Problem, packed: Packed) -> dict[str, object]:
         "mask_diameter_A": problem.mask_diameter * problem.box * problem.pixel_size,
         "max_resolution_A": problem.angstrom(problem.last_shell),
         "invert": packed.inverted,
+        "signed": packed.signed,
     }
 
 
@@ -155,6 +156,13 @@ def _usual_contrast(maps: FinalMaps, best: Modes, refinement: Refinement) -> tup
 RECORDS = ("log.txt", "metrics.jsonl")
 """What grows line by line while a run goes."""
 
+_MAPS = ("map", "map_other_hand", "half1", "half2", "mask", "map_sharpened", "local_resolution")
+_TABLES = ("particles.star", "particles.cs", "fsc.csv", "symmetry.json")
+_PAGE = ("report.html", "report", "tensorboard")
+
+WRITTEN = (*(f"{name}.mrc" for name in _MAPS), *_TABLES, *_PAGE, *RECORDS, "checkpoints")
+"""What a run leaves in its folder, but for its settings and the pictures of its report."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -169,7 +177,7 @@ class RunFolder:
         cls.refuse_if_used(path)
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         folder = cls(path)
-        folder._write_text("config.toml", tomli_w.dumps(settings.table()))
+        folder.configure(settings)
         return folder
 
     @classmethod
@@ -193,6 +201,10 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether every result is there."""
         return (self.checkpoints / "finished.json").is_file()
+
+    def configure(self, settings: Settings) -> None:
+        """Write what the run is asked to do."""
+        self._write_text("config.toml", tomli_w.dumps(settings.table()))
 
     def config(self) -> dict[str, Any]:
         """What `config.toml` says; raises `InputError` where it cannot be read."""
@@ -255,11 +267,10 @@ class RunFolder:
 
     @staticmethod
     def refuse_if_used(path: Path) -> None:
-        """Raise `InputError` for a folder that holds a run already, or for something that is no folder."""
+        """Raise `InputError` for a folder that holds a run, or a file that a run would write over; and for a file."""
         if (path / "config.toml").exists():
             raise InputError("already holds a run", where=path, remedy="Give another --out, or remove it first")
-        if path.exists() and not path.is_dir():
-            raise InputError("is a file, not a folder", where=path, remedy="Give another --out")
+        refuse_to_replace(path, WRITTEN)
 
     def log(self, seconds: float, text: str) -> None:
         """Add a line to `log.txt`."""
@@ -277,17 +288,12 @@ class RunFolder:
         """All results and their figures."""
         from cryospin.report.page import write_report
 
-        for name, density in (
-            ("map", result.maps.map),
-            ("map_other_hand", mirror(result.maps.map)),
-            ("half1", result.maps.halves[0]),
-            ("half2", result.maps.halves[1]),
-            ("mask", result.maps.mask),
-            ("map_sharpened", result.maps.sharpened[0]),
-            ("local_resolution", result.maps.local_resolution()),
-        ):
-            write_map(self.path / f"{name}.mrc", density, result.maps.pixel_size)
-        self._write_fsc(result.maps)
+        maps = result.maps
+        sharpened, local = maps.sharpened[0], maps.local_resolution()
+        densities = (maps.map, mirror(maps.map), *maps.halves, maps.mask, sharpened, local)
+        for name, density in zip(_MAPS, densities, strict=True):
+            write_map(self.path / f"{name}.mrc", density, maps.pixel_size)
+        self._write_fsc(maps)
         self._write_particles(result)
         self._write_modes(result)
         if result.measured:

@@ -22,6 +22,9 @@ PROPOSALS = ("heads", "grid", "both")
 
 IMPOSE = ("refinement", "start")
 
+_MOST_SEED = 2**62
+"""Random generators take twice that, and some of a run are seeded a little higher."""
+
 STARTS = 3
 """Starts from nothing that are made at most, where a user does not say."""
 
@@ -33,6 +36,22 @@ def imposed_group(symmetry: str) -> str:
     """The point group that a value of `--symmetry` imposes."""
     name = symmetry.strip().upper()
     return "C1" if name == AUTO.upper() else name
+
+
+def check_seed(seed: int) -> None:
+    """Raise `InputError` for a number that no random generator can be seeded with."""
+    if not 0 <= seed <= _MOST_SEED:
+        raise InputError(f"--seed {seed} cannot be used", remedy="Give a whole number from 0 up, of at most 18 digits")
+
+
+def _refuse_unwritable(path: Path | None) -> None:
+    """Raise `InputError` for a path that no settings file could hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the name {str(path)!r} is not UTF-8", remedy="Rename the file or folder, or give a link to it"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,7 @@ class Settings:
         for name in ("particles", "out", "datadir", "ctf", "particles_index", "truth_poses"):
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, Path(value))
+            _refuse_unwritable(getattr(self, name))
         presets = [*PRESETS, *LEARNED]
         if self.preset not in presets:
             raise InputError(f"--preset {self.preset} is not known", remedy=f"Choose from {', '.join(presets)}")
@@ -112,6 +132,7 @@ class Settings:
             raise InputError(f"--threads {self.threads} is not a number of cores", remedy="Give 1 or more")
         if self.memory is not None and not self.memory > 0:
             raise InputError(f"--memory {self.memory:g} is not a number of GiB", remedy="Give more than 0")
+        check_seed(self.seed)
         if self.starts < 1:
             raise InputError(f"--starts {self.starts} is not a number of starts", remedy="Give 1 or more")
         if self.first is not None and self.first < 1:

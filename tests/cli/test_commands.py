@@ -53,6 +53,37 @@ def test_simulate_refuses_a_signal_to_noise_ratio_of_zero(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_simulate_writes_over_nothing(particles):
+    before = particles.read_bytes()
+    complaint(call("simulate", "--out", particles.parent, "--n", 5, "--box", 24), "particles.star", "is there already")
+    assert particles.read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", [-1, 10**20])
+def test_simulate_refuses_a_seed_that_is_none(tmp_path, seed):
+    complaint(call("simulate", "--out", tmp_path / "x", "--n", 5, "--box", 24, "--seed", seed), f"--seed {seed}")
+
+
+def test_a_folder_with_the_particles_is_not_written_to(particles):
+    before = particles.read_bytes()
+    complaint(call("reconstruct", particles, "--out", particles.parent), "particles.star", "is there already")
+    assert particles.read_bytes() == before
+
+
+def test_what_else_is_in_a_folder_survives_a_run_that_cannot_begin(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    complaint(call("reconstruct", tmp_path / "none.star", "--out", tmp_path), "none.star", "no such file")
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    (tmp_path / "log.txt").write_text("mine, too")
+    complaint(call("reconstruct", tmp_path / "none.star", "--out", tmp_path), "log.txt", "is there already")
+    assert (tmp_path / "log.txt").read_text() == "mine, too"
+
+
+def test_a_name_that_is_no_utf8_is_refused(tmp_path):
+    complaint(call("reconstruct", f"{tmp_path}/gr\udcf6.star", "--out", tmp_path / "run"), "not UTF-8", "Rename")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_table_is_named(tmp_path):
     out = tmp_path / "run"
     complaint(call("reconstruct", tmp_path / "none.star", "--out", out), "none.star", "no such file")
@@ -111,6 +142,9 @@ def test_nan_pixels_are_found(particles, tmp_path):
         ("--symmetry", "Q3"),
         ("--threads", "0"),
         ("--mask-diameter", "-3"),
+        ("--mask-diameter", "193"),
+        ("--max-resolution", "40"),
+        ("--seed", "-1"),
         ("--device", "abacus"),
     ],
 )

@@ -194,3 +194,31 @@ def test_names_that_no_file_can_have_are_not_found(project, name):
 def test_a_datadir_that_is_no_folder_is_named(project):
     with pytest.raises(InputError, match=r"nowhere: is not a folder\. Check --datadir"):
         find("Extract/job002/m1.mrcs", project / "t.star", project / "nowhere")
+
+
+@pytest.mark.parametrize("gone", ["job002", "job003"])
+def test_names_of_two_folders_that_lead_to_one_file_are_told(project, gone):
+    """Cut short, the name of a stack that is missing may be that of another."""
+    kept = "job003" if gone == "job002" else "job002"
+    touch(project / "Extract" / kept / "m1.mrcs")
+    (project / "Extract" / gone / "m1.mrcs").unlink(missing_ok=True)
+    finder = StackFinder(project.parent / "table.star", project / "Extract" / kept)
+    for job in ("job002", "job003"):
+        assert finder.find(f"Extract/{job}/m1.mrcs").is_file()
+    ((one, other, path),) = finder.mixed_up
+    assert {one, other} == {"Extract/job002/m1.mrcs", "Extract/job003/m1.mrcs"}
+    assert path == project / "Extract" / kept / "m1.mrcs"
+
+
+@pytest.mark.parametrize("other", ["job002/m1.mrcs", "m1.mrcs", "/old/place/Extract/job002/m1.mrcs"])
+def test_longer_and_shorter_names_of_one_file_are_no_mistake(project, other):
+    finder = StackFinder(project.parent / "table.star", project / "Extract" / "job002")
+    assert finder.find("Extract/job002/m1.mrcs") == finder.find(other)
+    assert finder.mixed_up == []
+
+
+def test_a_file_that_two_whole_names_lead_to_is_no_mistake(project):
+    (project / "Linked").symlink_to(project / "Extract")
+    finder = StackFinder(project / "table.star")
+    assert finder.find("Extract/job002/m1.mrcs").samefile(finder.find("Linked/job002/m1.mrcs"))
+    assert finder.mixed_up == []

@@ -92,6 +92,12 @@ def test_what_is_suspicious_about_particles_is_a_warning(check, spoilt, message)
     assert finding.remedy
 
 
+def test_an_image_listed_under_two_names_of_its_file_is_a_duplicate(check, tmp_path):
+    (tmp_path / "c.mrcs").symlink_to("a.mrcs")
+    (finding,) = check({"rlnImageName": lambda names: ["2@c.mrcs", *names[1:]]})
+    assert finding.problem == "row 4 lists an image that an earlier row lists, too"
+
+
 OPTICS = {
     "volts": ({"rlnVoltage": [300, 300000]}, "optics group three: a voltage of 300000 kV is unusual"),
     "low voltage": ({"rlnVoltage": [20, 300]}, "optics group seven: a voltage of 20 kV is unusual"),

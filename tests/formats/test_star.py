@@ -193,8 +193,8 @@ def test_a_table_without_image_names_says_so(relion31):
 
 
 def test_poses_with_errors_are_refused_all_at_once(relion31):
-    path = relion31({"rlnAngleTilt": ["x", "0", "0"], "rlnDefocusU": ["1", "y", "1"]})
-    with pytest.raises(InputError, match=r"rlnDefocusU is 'y', not a number\. Mend .* lists 1 more problem like this"):
+    path = relion31({"rlnAngleTilt": ["x", "0", "0"], "rlnOriginXAngst": ["1", "y", "1"]})
+    with pytest.raises(InputError, match=r"rlnOriginXAngst is 'y', not a number\. Mend .* lists 1 more problem like this"):
         read_poses(path)
 
 
@@ -287,3 +287,25 @@ def test_subtomograms_are_refused(relion31, label):
 def test_poses_can_be_read_without_the_images(table):
     table.stack.unlink()
     torch.testing.assert_close(read_poses(table.star).rotation.det(), torch.ones(12, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "without", [dict.fromkeys(("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")), {"rlnImageName": None}]
+)
+def test_poses_can_be_read_without_ctf_and_image_names(relion31, without):
+    there = read_poses(relion31())
+    assert torch.equal(read_poses(relion31(without)).rotation, there.rotation)
+
+
+def test_poses_without_a_pixel_size_are_refused(relion31):
+    with pytest.raises(InputError, match="rlnImagePixelSize"):
+        read_poses(relion31(optics={"rlnImagePixelSize": None}))
+
+
+def test_a_second_block_of_particles_is_told_of(relion31):
+    path = relion31()
+    text = path.read_text()
+    path.write_text(text + text[text.index("data_particles") :])
+    table = read_star(path)
+    assert len(table) == 3
+    assert [f.problem for f in table.findings] == ["there are several blocks data_particles, and only the first is used"]

@@ -149,3 +149,11 @@ def test_what_is_wrong_with_rows_left_out_is_left_out(relion31):
     (finding,) = table.take(np.array([0, 2])).findings
     assert (finding.row, finding.count) == (3, 1)
     assert finding.problem == "row 3 of the particles block: rlnDefocusU is 'worse', not a number"
+
+
+def test_a_stack_that_stands_in_for_another_is_an_error(relion31, located, tmp_path):
+    names = {"rlnImageName": ["1@old/job1/a.mrcs", "2@old/job2/a.mrcs", "1@b.mrcs"]}
+    read_star(relion31(names)).locate(tmp_path, findings := Findings())
+    (finding,) = findings
+    assert finding.severity is Severity.error
+    assert "stacks old/job1/a.mrcs and old/job2/a.mrcs are both taken for" in finding.problem

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+
 import mrcfile
 import numpy as np
 import pytest
@@ -43,6 +45,14 @@ def test_maps_with_nan_are_refused(tmp_path):
         handle.data[1, 2, 3] = np.nan
     with pytest.raises(InputError, match="holds NaN or infinite values"):
         read_map(tmp_path / "m.mrc")
+
+
+def test_a_compressed_map_that_was_cut_short_is_named(tmp_path):
+    write_map(tmp_path / "m.mrc", torch.randn(8, 8, 8), 1.0)
+    whole_map = gzip.compress((tmp_path / "m.mrc").read_bytes())
+    (tmp_path / "m.mrc.gz").write_bytes(whole_map[: len(whole_map) // 2])
+    with pytest.raises(InputError, match=r"m\.mrc\.gz: not a readable MRC file .*Copy the file again"):
+        read_map(tmp_path / "m.mrc.gz")
 
 
 def test_a_missing_map_is_named():

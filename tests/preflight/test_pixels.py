@@ -82,6 +82,20 @@ def test_a_constant_image_is_named(many, value):
     assert finding.severity is Severity.error
 
 
+@pytest.mark.parametrize("outside", [0.0, 0.7])
+def test_an_image_without_noise_about_the_particle_is_named(many, outside):
+    y, x = np.mgrid[-10:10, -10:10]
+
+    def mask(pixels):
+        pixels[SAMPLED[3]] = np.where(np.hypot(x, y) > 8, outside, pixels[SAMPLED[3]])
+        return pixels
+
+    many.change(mask)
+    _, (finding,) = look(many)
+    assert finding.problem == f"row {SAMPLED[3] + 1}: the image has no noise about the particle: it was masked"
+    assert finding.severity is Severity.error
+
+
 def test_the_second_of_two_equal_images_is_named(many):
     def repeat(pixels):
         pixels[SAMPLED[40]] = pixels[SAMPLED[60]] = pixels[SAMPLED[20]]

@@ -70,6 +70,8 @@ def assign(
             selection=Selection(first, particles_index),
             reading=reading,
         )
+    for finding in found.findings:
+        say(f"{finding.severity}: {finding}")
     if found.trial:
         say(_verdict(found.trial))
     if abs(found.contrast - 1) > _AS_USUAL:

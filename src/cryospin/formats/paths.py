@@ -21,6 +21,7 @@ class StackFinder:
     thousands of stacks cost one look each.
 
     rivals: stacks found, with another file that the same name means from the current folder; looked for once a place
+    mixed_up: two names that lead to one file although their folders differ, and that file: one of the two is missing
     """
 
     def __init__(self, table: Path, datadir: Path | None = None) -> None:
@@ -33,6 +34,9 @@ class StackFinder:
         self._folder = folder
         self._last: Path | None = None
         self.rivals: list[tuple[Path, Path]] = []
+        self.mixed_up: list[tuple[str, str, Path]] = []
+        self._cut_short: dict[Path, str] = {}
+        self._in_full: dict[Path, str] = {}
 
     def find(self, name: str) -> Path:
         """The file that the table means by `name`.
@@ -47,6 +51,7 @@ class StackFinder:
                 if base is not None and base != self._last:
                     self._note_rival(candidate, Path(name))
                     self._prefer(base)
+                self._note_mixture(candidate, name, self._cut_short if base is None else self._in_full)
                 return candidate
             tried[candidate] = None
         places = ", ".join(str(p) for p in dict.fromkeys(p.parent for p in tried))
@@ -74,6 +79,14 @@ class StackFinder:
             self._bases.remove(base)
             self._bases.insert(0, base)
 
+    def _note_mixture(self, found: Path, name: str, among: dict[Path, str]) -> None:
+        """Keep in mind where names of different folders lead to one file, one of them at least without its folders."""
+        others = [self._cut_short] if among is self._in_full else [self._cut_short, self._in_full]
+        for other in (names[found] for names in others if found in names):
+            if not _may_be_same(Path(other), Path(name)):
+                self.mixed_up.append((other, name, found))
+        among.setdefault(found, name)
+
     def _note_rival(self, found: Path, name: Path) -> None:
         """Keep in mind where the current folder has another file of this name."""
         if _is_file(name) and not name.samefile(found):
@@ -86,6 +99,11 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def _may_be_same(one: Path, other: Path) -> bool:
+    """Whether one name is the other without its first folders."""
+    return all(a == b for a, b in zip(reversed(one.parts), reversed(other.parts), strict=False))
 
 
 def _with_twin(path: Path) -> Iterator[Path]:

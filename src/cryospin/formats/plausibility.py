@@ -46,7 +46,7 @@ def check_table(table: ParticleTable, images: ImageLocation | None) -> None:
         _check_group(group, path, findings)
     _check_impossible(table.optics, path, findings)
     _check_defocus(table.optics, path, findings)
-    _check_duplicates(table, findings)
+    _check_duplicates(table, images, findings)
     if len(table) < FEWEST:
         findings.warn(
             f"{len(table)} particles are too few to find a structure from",
@@ -165,12 +165,16 @@ def _check_defocus(optics: Optics, path: Path, findings: Findings) -> None:
         )
 
 
-def _check_duplicates(table: ParticleTable, findings: Findings) -> None:
-    """Particles that are listed more than once."""
+def _check_duplicates(table: ParticleTable, images: ImageLocation | None, findings: Findings) -> None:
+    """Particles that are listed more than once, be it under several names of one file."""
     names = table.images
     if not names.files:
         return
-    key = names.stack * (int(names.slice.max(initial=0)) + 1) + names.slice
+    stack = names.stack
+    if images is not None:
+        _, file = np.unique([str(s.path.resolve()) for s in images.stacks], return_inverse=True)
+        stack = file.reshape(-1)[images.stack]
+    key = stack * (int(names.slice.max(initial=0)) + 1) + names.slice
     findings.rows(
         Severity.warning,
         repeated(key),

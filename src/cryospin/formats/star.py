@@ -13,7 +13,7 @@ from torch import Tensor
 from cryospin.errors import InputError
 from cryospin.findings import Findings, Severity
 from cryospin.formats.columns import Columns
-from cryospin.formats.star_optics import OPTICS_LABELS, PARTICLE_OPTICS_LABELS, read_optics
+from cryospin.formats.star_optics import GEOMETRY_LABELS, OPTICS_LABELS, PARTICLE_OPTICS_LABELS, read_optics
 from cryospin.formats.star_text import StarBlock, StarFile, parse_star
 from cryospin.formats.table import AssignedPoses, GivenPoses, ImageNames, ParticleTable
 from cryospin.geometry.rotations import from_relion_angles, to_relion_angles
@@ -37,6 +37,12 @@ def read_star(path: str | Path) -> ParticleTable:
     path, findings = Path(path), Findings()
     star = parse_star(path)
     block, optics_block = _blocks(star)
+    if sum(b.name == block.name for b in star.blocks) > 1:
+        findings.warn(
+            f"there are several blocks data_{block.name}, and only the first is used",
+            path,
+            "Join them into one, for instance with relion_star_handler --combine",
+        )
     if len(block) == 0:
         raise InputError("the table holds no particles", where=path, remedy="Check how it was selected or exported")
     if optics_block is not None and len(optics_block) == 0:
@@ -65,12 +71,13 @@ def read_star(path: str | Path) -> ParticleTable:
 
 
 def read_poses(path: str | Path) -> GivenPoses:
-    """The poses of a table alone; its images need not be there.
+    """The poses of a table alone; it needs no images and no CTF.
 
     raises: `InputError` where there are none, or where they are broken
     """
     table = read_star(path)
-    table.findings.refuse_errors()
+    needed = {None, *ANGLES, *ORIGINS, *OLD_ORIGINS, *GEOMETRY_LABELS}
+    Findings(f for f in table.findings if f.column in needed).refuse_errors()
     if table.poses is None:
         raise InputError(
             f"has no poses ({', '.join(ANGLES)})", where=path, remedy="Give a table of particles that were aligned"

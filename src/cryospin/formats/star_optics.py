@@ -29,6 +29,9 @@ OPTICS_LABELS = (
 )
 """Columns that describe the microscope: of the optics block, or of each particle in RELION 3.0."""
 
+GEOMETRY_LABELS = (_GROUP, _PIXEL, _DETECTOR, _MAGNIFICATION, *_MATRIX)
+"""Those of them that shifts cannot be read without."""
+
 PARTICLE_OPTICS_LABELS = (*_DEFOCUS, _PHASE, _B_FACTOR, _SCALE)
 """Columns that describe how one particle was imaged."""
 

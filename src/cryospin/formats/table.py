@@ -84,7 +84,7 @@ class ParticleTable:
     optics: imaging conditions
     poses: the table's own poses, or None
     shift: displacement of each particle in Å, its magnification undone, from 3D or 2D alignment: float64 `(N, 2)`, or None
-    sign: +1 where protein is said to be white, -1 where dark, float32 `(N,)`; None where nothing is said
+    sign: +1 where protein is said to be white, -1 where dark, float32 `(N,)`; None where it is said to be the same in all
     rows: int64 `(N,)`, the particles' rows in the file, counted from 0
     source: the table as it was read, for writing it back
     findings: what reading it brought to light
@@ -127,6 +127,11 @@ class ParticleTable:
             findings=self.findings.within(self.rows[rows]),
         )
 
+    def without_sign_of_all(self) -> ParticleTable:
+        """The same, without signs that say no more than one would of all particles: looking tells that more surely."""
+        told = self.sign is not None and bool((self.sign != self.sign[0]).any())
+        return self if told else replace(self, sign=None)
+
     def locate(self, datadir: Path | None, findings: Findings) -> ImageLocation | None:
         """Find the stacks and read their headers; what is wrong with them goes to `findings`.
 
@@ -160,6 +165,13 @@ class ParticleTable:
                 f"stack {found} is read, not {rival} in the current folder, which has the same name",
                 self.path,
                 "Give the folder with --datadir if the other one is meant",
+            )
+        if finder.mixed_up:
+            one, other, path = finder.mixed_up[0]
+            findings.error(
+                f"stacks {one} and {other} are both taken for {path}: one of them is missing",
+                self.path,
+                "Give the folder that both names start from with --datadir, or mend the names",
             )
         if lost:
             missing, first = tuple(name for name, _ in lost), lost[0][1]

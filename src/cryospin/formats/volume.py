@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from pathlib import Path
 
 import mrcfile
@@ -28,14 +29,14 @@ def read_map(path: str | Path) -> tuple[Tensor, float]:
             warnings.simplefilter("ignore")
             with mrcfile.open(path, permissive=True) as handle:
                 data, voxel = handle.data, float(handle.voxel_size.x)
-    except (OSError, ValueError) as error:
-        raise InputError(f"not a readable MRC file ({error})", where=path) from error
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise InputError(f"not a readable MRC file ({error})", where=path, remedy="Copy the file again") from error
     if data is None or data.ndim != 3 or len(set(data.shape)) != 1 or np.iscomplexobj(data):
         shape = "nothing" if data is None else " x ".join(map(str, data.shape))
         raise InputError(f"expected a cubic map, found {shape}", where=path, remedy="Give a map with equal sides")
     density = torch.from_numpy(np.array(data, dtype=np.float32))
     if not torch.isfinite(density).all():
-        raise InputError("the map holds NaN or infinite values", where=path)
+        raise InputError("the map holds NaN or infinite values", where=path, remedy="Write it again, or give another")
     return density, voxel
 
 

@@ -1,11 +1,13 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, and none over another."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from cryospin.errors import InputError
 
 
 @contextmanager
@@ -26,3 +28,14 @@ def whole(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_to_replace(folder: Path, names: Iterable[str]) -> None:
+    """Raise `InputError` where a folder for results is a file, or holds something under a name that will be written."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError("is a file, not a folder", where=folder, remedy="Give another --out")
+    for path in map(folder.joinpath, names):
+        if path.is_dir() and not any(path.iterdir()):
+            continue
+        if path.exists() or path.is_symlink():
+            raise InputError("is there already", where=path, remedy="Give another --out: nothing is written over")

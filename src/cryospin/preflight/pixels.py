@@ -13,7 +13,7 @@ from cryospin.errors import InputError
 from cryospin.findings import Severity
 from cryospin.formats.plausibility import repeated
 from cryospin.formats.stack import read_images, unusable
-from cryospin.packing import background, chunks
+from cryospin.packing import background, chunks, constant, masked
 from cryospin.particles import ParticleSet
 
 _SAMPLE = 200
@@ -51,26 +51,32 @@ def look_at_pixels(
     table, findings = particles.table, particles.table.findings
     count = len(particles)
     rows = np.arange(count) if deep else np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
-    broken, flat, mean, sd, digest = (np.zeros(len(rows), t) for t in (bool, bool, float, float, np.int64))
+    broken, flat, bare, mean, sd, digest = (np.zeros(len(rows), t) for t in (bool, bool, bool, float, float, np.int64))
     progress = reading(len(rows))
     try:
         for at, images in _parts(particles, rows):
-            _measure(images, at, broken, flat, mean, sd, digest)
+            _measure(images, at, broken, flat, bare, mean, sd, digest)
             progress(len(at))
     except InputError as error:
         findings.error(error.problem, Path(error.where or table.path), error.remedy)
         return None
-    named = np.zeros((3, count), bool)
+    named = np.zeros((4, count), bool)
     named[0, rows], named[1, rows] = broken, flat & ~broken
-    named[2, rows] = repeated(digest) & ~broken & ~flat
+    bare &= ~(broken | flat)
+    named[2, rows], named[3, rows] = bare, repeated(digest) & ~broken & ~flat
     said = (
         (Severity.error, "row {row}: the image has NaN or infinite pixels", "Remove the particle"),
         (Severity.error, "row {row}: the image is constant", "Remove the particle, or extract it again"),
+        (
+            Severity.error,
+            "row {row}: the image has no noise about the particle: it was masked",
+            "Extract the particles again without a mask",
+        ),
         (Severity.warning, "row {row}: the image equals an earlier one, pixel by pixel", "Remove duplicates"),
     )
     for bad, (severity, problem, remedy) in zip(named, said, strict=True):
         findings.rows(severity, bad, problem, table.path, remedy, "rlnImageName")
-    good = ~(broken | flat)
+    good = ~(broken | flat | bare)
     if not good.any():
         return None
     middle, spread = float(np.median(mean[good])), float(np.median(sd[good]))
@@ -92,14 +98,14 @@ def _measure(
     at: np.ndarray,
     broken: np.ndarray,
     flat: np.ndarray,
+    bare: np.ndarray,
     mean: np.ndarray,
     sd: np.ndarray,
     digest: np.ndarray,
 ) -> None:
     """Fill in what is to be known of some images."""
-    broken[at] = unusable(images).numpy()
+    broken[at], flat[at], bare[at] = unusable(images).numpy(), constant(images).numpy(), masked(images).numpy()
     pixels = images.flatten(1).numpy()
-    flat[at] = pixels.min(1) == pixels.max(1)
     with np.errstate(all="ignore"):
         outside = images[:, background(images.shape[-1])].double().numpy()
         mean[at], sd[at] = outside.mean(1), outside.std(1)
@@ -112,4 +118,4 @@ def _dark(particles: ParticleSet, rows: np.ndarray) -> bool | None:
         return None
     some = rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(np.int64)]
     part = ParticleSet(particles.table.take(some), particles.images.take(some))
-    return part.pack(min(32, part.working_box())).inverted
+    return part.looks_dark(min(32, part.working_box()))

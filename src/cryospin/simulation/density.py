@@ -13,6 +13,7 @@ from torch import Tensor
 from cryospin.errors import InputError
 from cryospin.formats.volume import read_map
 from cryospin.fourier import resample_map
+from cryospin.settings import check_seed
 from cryospin.simulation.phantom import phantom
 
 _ATOMS = (".pdb", ".ent", ".cif", ".mmcif")
@@ -24,8 +25,9 @@ def density_from_source(source: str, box: int, pixel_size: float, seed: int = 0)
     """The density a source names, float32 `(box, box, box)` with voxels of `pixel_size` Å and unit variance.
 
     source: `phantom`, an atomic model (PDB, mmCIF) or a map (MRC)
-    raises: `InputError` for a source that cannot be read or holds nothing
+    raises: `InputError` for a source that cannot be read or holds nothing, and for a seed that is no number from 0 up
     """
+    check_seed(seed)
     if source == "phantom":
         density = phantom(box, pixel_size, seed)
     elif Path(source).suffix.lower() in _ATOMS:

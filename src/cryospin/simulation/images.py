@@ -15,7 +15,7 @@ from cryospin.formats.stack import create_stack
 from cryospin.formats.star import ANGLES, ORIGINS
 from cryospin.formats.star_text import star_file
 from cryospin.formats.volume import write_map
-from cryospin.formats.whole import whole
+from cryospin.formats.whole import refuse_to_replace, whole
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid, pack, unpack
 from cryospin.geometry.rotations import random_rotations, to_relion_angles
 from cryospin.kernels import dispatch as kernels
@@ -24,7 +24,7 @@ from cryospin.resampling import Resampler
 
 _CHUNK_PIXELS = 1 << 22
 _PADDING = 3
-_STACK = "particles.mrcs"
+_STACK, _TABLES, _TRUTH = "particles.mrcs", ("particles.star", "truth.star"), "truth.mrc"
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,11 @@ def simulate(
     """Write `particles.star`, `particles.mrcs`, `truth.star` and `truth.mrc` to a folder.
 
     density: `(D, D, D)`; pixel_size: Å; progress: called with the number of images done since the last call
+    raises: `InputError` where the folder holds such files already
     """
     if count < 1:
         raise InputError("no images asked for", remedy="Give --n a positive number")
+    refuse_to_replace(out, (*_TABLES, _STACK, _TRUTH))
     out.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     rotation = random_rotations(count, generator)
@@ -78,7 +80,7 @@ def simulate(
     junk = torch.rand(count, generator=generator) < conditions.junk
     optics = _draw_optics(count, conditions, generator, pixel_size, density.shape[0])
     _write_images(density, pixel_size, rotation, shift, junk, optics, conditions, out / _STACK, generator, progress)
-    write_map(out / "truth.mrc", density, pixel_size)
+    write_map(out / _TRUTH, density, pixel_size)
     _write_tables(out, optics, rotation, shift, pixel_size)
 
 
@@ -180,7 +182,7 @@ def _write_tables(out: Path, optics: Optics, rotation: Tensor, shift: Tensor, pi
     angles = to_relion_angles(rotation)
     origin = -optics.shift_in_image(shift.double() * pixel_size)
     poses = {n: _text(angles[:, i]) for i, n in enumerate(ANGLES)} | {n: _text(origin[:, i]) for i, n in enumerate(ORIGINS)}
-    for name, columns in (("particles.star", rows), ("truth.star", rows | poses)):
+    for name, columns in zip(_TABLES, (rows, rows | poses), strict=True):
         blocks = {"optics": optics_columns(optics.groups), "particles": columns}
         star_file(out / name, blocks, VERSION).write(out / name)
 
