@@ -122,15 +122,18 @@ class Interrupting(Silence):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("proposals", "room", "memory", "where", "stops"),
+    ("proposals", "symmetry", "room", "memory", "where", "stops"),
     [
-        ("both", True, None, "on the device", 2),
-        ("grid", False, None, "in memory, since the device does not hold them", 4),
-        ("heads", False, 0.1, "on disk, since memory does not hold them", 6),
+        ("both", "C1", True, None, "on the device", 2),
+        ("both", "C2", True, None, "on the device", 5),
+        ("grid", "C1", False, None, "in memory, since the device does not hold them", 4),
+        ("heads", "C1", False, 0.1, "on disk, since memory does not hold them", 6),
     ],
-    ids=["resident", "in memory", "on disk"],
+    ids=["resident", "symmetric", "in memory", "on disk"],
 )
-def test_a_run_on_a_device_keeps_everything_there(images, tmp_path, monkeypatch, proposals, room, memory, where, stops):
+def test_a_run_on_a_device_keeps_everything_there(
+    images, tmp_path, monkeypatch, proposals, symmetry, room, memory, where, stops
+):
     # The same steps on a device that is told from the CPU only by refusing to mix with it, and the same result; also where
     # it was stopped on the way.
     monkeypatch.setattr(dispatch, "kernels_for", lambda device: FAR_KERNELS if device.type == "cuda" else cpu)
@@ -146,6 +149,7 @@ def test_a_run_on_a_device_keeps_everything_there(images, tmp_path, monkeypatch,
     # Without CUDA, PyTorch only says that there is no bfloat16 on it.
     monkeypatch.setattr("cryospin.proposals.heads.torch.autocast", lambda *a, **k: warnings.catch_warnings())
     chosen = {"particles": images / "particles.star", "proposals": proposals, "threads": 1, "starts": 1, "memory": memory}
+    chosen["symmetry"] = symmetry
     near = reconstruct(Settings(**chosen, out=tmp_path / "near", device="cpu"))
     monkeypatch.setattr(settings, "choose", lambda name: Choice(FAR, "not really there"))
     run = tmp_path / "far"

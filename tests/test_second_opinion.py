@@ -61,9 +61,10 @@ def test_only_what_looks_symmetric_is_suspected(blobs):
 
 def refinement_at(tmp_path, density, bend):
     """A refinement without symmetry, still at true poses bent by so many degrees, and the true poses."""
-    simulate(density, PIXEL, 500, tmp_path, ImagingConditions(snr=SNR, shift_sd=1.0), seed=3)
+    folder = tmp_path / f"{bend:g}"
+    simulate(density, PIXEL, 500, folder, ImagingConditions(snr=SNR, shift_sd=1.0), seed=3)
     settings = Settings(
-        particles=tmp_path / "particles.star", out=tmp_path / "run", truth_poses=tmp_path / "truth.star", proposals="grid"
+        particles=folder / "particles.star", out=folder / "run", truth_poses=folder / "truth.star", proposals="grid"
     )
     particles, packed, problem = prepare(settings)
     rotation, shift = true_poses(settings, particles, packed)
@@ -97,11 +98,32 @@ def test_a_second_opinion_finds_the_poses_and_imposes_nothing(blobs, tmp_path):
     stage = SecondOpinion.on(first)
     while not stage.finished:
         stage = stage.step()
+    assert torch.equal(stage.mates[0], point_group("D2")), "the second poses stand on the group's own axes"
     assert len(stage.inner.refinement.problem.group) == 1
     best = stage.inner.refinement.modes.best().poses
     errors = pose_errors(best.rotation, best.shift, truth.rotation, truth.shift, point_group("D2"))
     assert float(errors.rotation_deg.median()) < 4.0
     assert any("misfit to the other half's map" in note for note in first.work.journal.lines)
+
+
+def test_a_second_opinion_begins_at_the_first_map_s_strength_with_proposers_of_its_own(blobs, tmp_path):
+    first, _ = refinement_at(tmp_path, symmetric(blobs, "D2").density(BOX), 15.0)
+    stage = SecondOpinion.on(first)
+    before, after = first.refinement.sets.combined(), stage.inner.competition.standing.density
+    assert after.shape[-1] < before.shape[-1]
+    grid = FourierGrid(8)
+    strength = [float(map_to_grid(density, grid).abs().square().sum().sqrt()) for density in (before, after)]
+    assert strength[1] == pytest.approx(strength[0], rel=0.2)
+    assert stage.inner.panel is not first.panel
+    assert torch.equal(stage.inner.panel.generator.get_state(), first.panel.generator.get_state()) is False
+
+
+def test_halves_have_nothing_beyond_the_shells_they_were_made_of(blobs, tmp_path):
+    first, _ = refinement_at(tmp_path, blobs.density(BOX), 0.0)
+    sets = first.refinement.sets
+    sets.update(first.refinement.modes, 9)
+    assert 9 <= sets.resolved_shell < 10
+    assert not sets.fsc[10:].any()
 
 
 def test_mates_of_a_symmetric_particle_count_as_one_pose(blobs, tmp_path):
@@ -121,7 +143,7 @@ def test_mates_of_a_particle_that_only_looks_symmetric_are_told_apart(blobs, tmp
     lopsided = replace(whole, weight=whole.weight * torch.linspace(1.25, 0.75, len(whole.weight)))
     first, _ = refinement_at(tmp_path, lopsided.density(BOX), 0.0)
     mates = point_group("C2"), torch.zeros(3)
-    stage = SecondOpinion(first, mates, _with_mates(first, mates, first.panel), MATES, ("C2",))
+    stage = SecondOpinion(first, mates, _with_mates(first, mates), MATES, ("C2",))
     while not stage.finished:
         stage = stage.step()
     assert len(stage.inner.refinement.modes) > len(first.refinement.modes)

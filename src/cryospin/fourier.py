@@ -259,6 +259,14 @@ def resample_map(density: Tensor, box: int) -> Tensor:
     return torch.fft.fftshift(torch.fft.irfftn(out, s=(box,) * 3), dim=(-3, -2, -1)) * scale
 
 
+def same_transform(density: Tensor, box: int) -> Tensor:
+    """A map on a coarser or finer grid from which slices are as strong as from the map itself.
+
+    With the same values the lattice of a map of more voxels is stronger, by the square of the ratio of the boxes.
+    """
+    return resample_map(density, box) * (density.shape[-1] / box) ** 2
+
+
 def low_pass(density: Tensor, radius: int) -> Tensor:
     """A map `(d, d, d)` without frequencies beyond shell `radius`."""
     box = density.shape[-1]

@@ -106,8 +106,7 @@ def _trained_heads(path: Path) -> HeadProposals | None:
         return None
     heads = HeadProposals(0)
     try:
-        heads.encoder.load_state_dict(read_tensors(path, _ANEW))
+        heads.load(read_tensors(path, _ANEW))
     except RuntimeError as error:
         raise InputError("does not hold the heads of this version", where=path, remedy=_ANEW) from error
-    heads.trained = True
     return heads

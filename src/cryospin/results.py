@@ -101,7 +101,7 @@ class Result:
             confidence=share.cpu()[rank == 0],
             half=sets.half.cpu(),
             centre=packed.centre,
-            encoder={name: weight.cpu() for name, weight in heads.encoder.state_dict().items()} if heads else {},
+            encoder={name: weight.cpu() for name, weight in heads.weights().items()} if heads else {},
             evidence=gather_evidence(
                 maps.map,
                 sets.observations(problem.last_shell),

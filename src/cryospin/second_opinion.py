@@ -22,10 +22,9 @@ from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.held_out import agreement
 from cryospin.engine.impose import averaged
 from cryospin.engine.mates import as_before, asymmetry, mate_of, take_sides, wide_outline
-from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
 from cryospin.evaluation.symmetry import describe, suspects
-from cryospin.fourier import resample_map
+from cryospin.fourier import same_transform
 from cryospin.geometry.symmetry import point_group
 from cryospin.noise import weighted
 from cryospin.packing import Packed
@@ -35,7 +34,7 @@ from cryospin.poses.modes import Modes, Thinning
 from cryospin.results import Result
 from cryospin.stage import Stage, Work
 from cryospin.stages import COMPETITORS, LAST_SHELL, STAGES, Compete, Refine
-from cryospin.state import State
+from cryospin.state import State, copied
 from cryospin.volume.mask import WIDE
 
 _BOX = 2 * LAST_SHELL + 8
@@ -105,7 +104,7 @@ class SecondOpinion:
         problem, sets, journal = first.work.problem, first.refinement.sets, first.work.journal
         if len(problem.group) > 1 or len(tried) == _MOST_GROUPS:
             return None
-        density = resample_map(sets.combined().cpu(), min(_BOX, problem.box))
+        density = same_transform(sets.combined().cpu(), min(_BOX, problem.box))
         found = next((s for s in suspects(density) if s.name not in tried), None)
         if found is None:
             return None
@@ -119,15 +118,18 @@ class SecondOpinion:
         mates, tried = (found.group.to(problem.device), about.float().to(problem.device)), (*tried, found.name)
         if found.score >= _STRAIGHT:
             journal.note(f"the map looks symmetric: {describe(found)}; each pose competes with its mates")
-            inner: Stage = _with_mates(first, mates, first.panel)
+            inner: Stage = _with_mates(first, mates)
             return cls(first, mates, inner, MATES, tried, straightened=straightened)
         journal.note(
             f"the map looks symmetric: {describe(found)}; its poses are found again with {found.name}, then without"
         )
         work = first.work.imposing(point_group(found.name))
-        competitors = problem.order(first.panel.generator)[:COMPETITORS].sort().values
-        standing = Standing(competitors, averaged(density, found).to(problem.device), sets.noise)
-        inner = Compete.again(work, first.panel, standing)
+        # Proposers of its own: what they learn of a map that stands otherwise is of no use to the first.
+        panel = work.panel(copied(first.panel.state()))
+        panel.turn(found.frame)
+        competitors = problem.order(panel.generator)[:COMPETITORS].sort().values
+        start = averaged(density, found).to(problem.device)
+        inner = Compete.again(work, panel, Standing(competitors, start, sets.noise))
         return cls(first, mates, inner, IMPOSED, tried, straightened=straightened)
 
     @property
@@ -191,12 +193,16 @@ class SecondOpinion:
         """Goes on with the better poses of two: another opinion on them, or with their mates where none was of use."""
         convinces = self._convinces(second)
         kept, straightened = (second, True) if convinces else (self.first, self.straightened)
+        if convinces:
+            # The second poses stand on the group's own axes.
+            turns = point_group(self.tried[-1]).to(self.work.problem.device)
+            self.mates = turns, torch.zeros(3, device=turns.device)
         if another := SecondOpinion.on(kept, self.tried, straightened=straightened):
             return another
         if straightened:
             self.inner, self.phase = self._without_mates(kept), DECIDED
         else:
-            self.inner, self.phase = _with_mates(self.first, self.mates, second.panel), MATES
+            self.inner, self.phase = _with_mates(self.first, self.mates), MATES
         return self
 
     def _convinces(self, second: Refine) -> bool:
@@ -223,7 +229,8 @@ class SecondOpinion:
         The first are kept if the half maps agree, clearly more often than by chance, on which of its mates an image shows.
         """
         refinement, order, journal = with_mates.refinement, len(self.mates[0]), self.work.journal
-        agreed = agreement(refinement.sets, refinement.modes, refinement.limit)
+        everyone = _mates_of(refinement.modes.best(), self.mates)
+        agreed = agreement(refinement.sets, everyone, refinement.limit)
         found = f"mates: the halves agree in {100 * agreed:.0f} % of the images, by chance in {100 / order:.0f} %"
         if (agreed - 1 / order) > _CLEAR * (1 - 1 / order):
             journal.note(f"{found}; they are told apart")
@@ -242,17 +249,22 @@ class SecondOpinion:
         return _ended(self.first, sides.take(sides.responsibilities() > _COUNTS))
 
 
-def _with_mates(first: Refine, mates: tuple[Tensor, Tensor], panel: Panel) -> Refine:
+def _mates_of(best: Modes, mates: tuple[Tensor, Tensor]) -> Modes:
+    """One pose of each image and all its mates, which are as in `SecondOpinion`."""
+    turns, about = mates
+    return Modes.join(*(Modes(mate_of(best.poses, turn, about), best.misfit, best.source) for turn in turns))
+
+
+def _with_mates(first: Refine, mates: tuple[Tensor, Tensor]) -> Refine:
     """A finished refinement going on, with every image's mates among its modes; both as in `SecondOpinion`."""
-    before, (turns, about) = first.refinement, mates
-    best = before.modes.best()
-    turned = [Modes(mate_of(best.poses, turn, about), best.misfit, best.source) for turn in turns[1:]]
+    before = first.refinement
+    turned = _mates_of(before.modes.best(), (mates[0][1:], mates[1]))
     sets = HalfSets.restored(first.work.problem, before.sets.state())
     # Both halves have one mask, and by a tight one's lopsidedness they would agree on mates that are alike.
     sets.edge, sets.mask = WIDE, wide_outline(sets)
-    refinement = Refinement(sets, Modes.join(before.modes, *turned), before.limit, panel.rescuers)
+    refinement = Refinement(sets, Modes.join(before.modes, turned), before.limit, first.panel.rescuers)
     refinement.done = before.epochs - _EPOCHS_WITH_MATES
-    stage = Refine(first.work, panel, refinement)
+    stage = Refine(first.work, first.panel, refinement)
     stage.announce()
     return stage
 

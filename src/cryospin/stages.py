@@ -249,6 +249,7 @@ class Compete:
             return None
         self.work.journal.note(f"{found.name} hardly shows, so poses compete again with it imposed: {describe(found)}")
         work, standing = self.work.imposing(), Standing(before.images, averaged(before.density, found), before.noise)
+        self.panel.turn(found.frame)
         return Compete.again(work, self.panel, standing)
 
 
@@ -312,6 +313,7 @@ class Enlist:
         if problem.imposes_later:
             found = axes_in(density, problem, self.work.settings.imposed)
             density, poses = put_on_axes(density, poses, problem, found)
+            self.panel.turn(found.frame)
             journal.note(f"{found.name} is imposed from here on: {describe(found)}")
         half = problem.order(torch.Generator().manual_seed(self.work.settings.seed + 3)) % 2
         sets = HalfSets(problem, half, self.standing.noise, density)

@@ -39,22 +39,24 @@ def data(tmp_path_factory):
     return out
 
 
-def run(data, out, preset, **options):
-    settings = {"particles": data / "particles.star", "out": out, "preset": preset, "threads": 1}
+def run(data, out, preset, memory=None, **options):
+    settings = {"particles": data / "particles.star", "out": out, "preset": preset, "threads": 1, "memory": memory}
     return reconstruct(Settings(**settings, truth_poses=data / "truth.star", options=TINY | options))
 
 
 @pytest.mark.parametrize(
-    ("preset", "options", "stages"),
+    ("preset", "memory", "options", "stages"),
     [
-        ("paper", {"decoding_epochs": 2, "heads": 3}, ["auto-encode"] * 2 + ["auto-decode"] * 2),
-        ("cryoai", {"implicit_width": 16}, ["auto-encode"] * 2),
-        ("cryoai", {"volume": "hartley"}, ["auto-encode"] * 2),
+        ("paper", None, {"decoding_epochs": 2, "heads": 3}, ["auto-encode"] * 2 + ["auto-decode"] * 2),
+        ("cryoai", None, {"implicit_width": 16}, ["auto-encode"] * 2),
+        ("cryoai", 0.001, {"volume": "hartley"}, ["auto-encode"] * 2),
     ],
+    ids=["paper", "cryoai", "cryoai, images on disk"],
 )
-def test_a_run_leaves_everything(data, tmp_path, preset, options, stages):
+def test_a_run_leaves_everything(data, tmp_path, preset, memory, options, stages):
     out = tmp_path / "run"
-    run(data, out, preset, **options)
+    run(data, out, preset, memory, **options)
+    assert ("are kept on disk" in (out / "log.txt").read_text()) is (memory is not None)
     assert [name for name in FILES if not (out / name).is_file()] == []
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [r["stage"] for r in records] == stages

@@ -68,6 +68,26 @@ def test_learning_a_pose_teaches_it(setting):
     assert distance() < 20
 
 
+def test_heads_follow_a_map_that_is_turned(setting, generator):
+    """What they learned is proposed in the new frame, and what they learn there is the same."""
+    _, observations, true = setting
+    turn, one, other = random_rotations(1, generator)[0], HeadProposals(seed=0, heads=2), HeadProposals(seed=0, heads=2)
+    for heads in (one, other):
+        heads.learn(observations, true)
+    other.turn(turn)
+    turned = true._replace(rotation=true.rotation @ turn)
+    one.learn(observations, true)
+    other.learn(observations, turned)
+    torch.testing.assert_close(other.propose(observations).rotation, one.propose(observations).rotation @ turn)
+    assert torch.equal(other.nearest(observations, turned), one.nearest(observations, true))
+    kept = HeadProposals(seed=5, heads=2)
+    kept.load(other.weights())
+    assert torch.equal(kept.propose(observations).rotation, other.propose(observations).rotation)
+    again = HeadProposals(seed=5, heads=2)
+    again.restore(other.state())
+    assert torch.equal(again.propose(observations).rotation, other.propose(observations).rotation)
+
+
 def test_encoder_input_is_upright_whitened_and_of_unit_variance(setting):
     _, observations, _ = setting
     images = encoder_input(observations)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cryospin.engine.problem import Problem
 from cryospin.evaluation.fsc import crossing_shell
-from cryospin.fourier import FourierGrid, low_pass, map_to_grid, resample_map
+from cryospin.fourier import FourierGrid, low_pass, map_to_grid, same_transform
 from cryospin.kernels.types import Observations
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import fits_of
@@ -43,8 +43,7 @@ class HalfSets:
 
     def __init__(self, problem: Problem, half: Tensor, noise: Tensor, density: Tensor) -> None:
         self.problem, self.half, self.noise = problem, half, noise
-        # On more voxels the same transform makes a fainter map, by the square of the ratio of the boxes.
-        start = resample_map(density, problem.box) * (density.shape[-1] / problem.box) ** 2
+        start = same_transform(density, problem.box)
         self.maps = (start, start)
         self.scale = torch.ones(len(problem), device=problem.device)
         self.shortfall = torch.zeros(len(problem), device=problem.device)
@@ -143,6 +142,8 @@ class HalfSets:
         """Half maps up to a shell, filtered by what they agree on, and a mask about what they share."""
         maps = self.reconstruct(modes, radius).unfiltered(self.problem.box)
         self.fsc = masked_fsc(maps, self.mask)
+        # Beyond, there is nothing but what the mask, which both halves have, smears there.
+        self.fsc[radius + 1 :] = 0
         first, second = (wiener_filtered(m, self.fsc, whole=False) for m in maps)
         self.mask = outline_mask((first, second), self.problem.mask_diameter, self.edge or 1 / self.resolved_shell)
         low = low_pass((first + second) / 2, JOINED)

@@ -115,11 +115,16 @@ def shares_in(sets: HalfSets, modes: Modes, radius: int) -> Tensor:
 
 def agreement(sets: HalfSets, modes: Modes, radius: int) -> float:
     """Of the images with several modes, how many have the same best one by either half's map; 1 where none has several."""
-    ranked, rank = modes.ranked()
-    share, image = shares_in(sets, ranked, radius), ranked.poses.image
-    most = torch.zeros(len(sets.half), device=share.device).scatter_reduce_(0, image, share, "amax")
-    contested = (image.bincount()[image] > 1) & (rank == 0)
-    return float((share == most[image])[contested].double().mean()) if bool(contested.any()) else 1.0
+    image, observations = modes.poses.image, sets.observations(radius)
+    contested = image.bincount(minlength=len(sets.half)) > 1
+    best = torch.ones_like(image, dtype=torch.bool)
+    for half in (1 - sets.half, sets.half):
+        share = shares(sets.problem, observations, modes, half, lambda number: sets.volume(number, radius))
+        most = torch.zeros(len(sets.half), device=share.device).scatter_reduce_(0, image, share, "amax")
+        best &= share == most[image]
+    agreed = torch.zeros_like(contested)
+    agreed[image[best]] = True
+    return float(agreed[contested].double().mean()) if bool(contested.any()) else 1.0
 
 
 def of_nothing(observations: Observations, generator: torch.Generator) -> Observations:

@@ -14,7 +14,8 @@ from cryospin.volume.mask import WIDE, outline_mask
 
 
 def axes_in(density: Tensor, problem: Problem, name: str) -> Symmetry:
-    """A point group's best axes in a map `(d, d, d)`, any `d` of the problem's physical size."""
+    """A point group's best axes in a map `(d, d, d)`, any `d` of the problem's physical size; on the CPU."""
+    density = density.cpu()
     radius = min(problem.last_shell, density.shape[-1] // 2 - 1)
     mask = outline_mask([density], problem.mask_diameter, WIDE)
     return find_symmetry(density * mask, name, radius)
@@ -22,12 +23,12 @@ def axes_in(density: Tensor, problem: Problem, name: str) -> Symmetry:
 
 def upright(density: Tensor, found: Symmetry) -> Tensor:
     """The map `(d, d, d)` turned and moved until a point group's axes in it stand as `point_group` has them."""
-    return move_map(density, found.frame.T, -found.frame.T @ found.centre)
+    return move_map(density.cpu(), found.frame.T, -found.frame.T @ found.centre).to(density.device)
 
 
 def averaged(density: Tensor, found: Symmetry) -> Tensor:
     """The map `upright`, averaged over its mates."""
-    standing = upright(density, found)
+    standing = upright(density.cpu(), found)
     mates = [move_map(standing, mate, torch.zeros(3)) for mate in point_group(found.name)]
     return torch.stack(mates).mean(0).to(density.device)
 
@@ -40,7 +41,7 @@ def put_on_axes(density: Tensor, poses: Poses, problem: Problem, found: Symmetry
 
     density: `(d, d, d)`, any `d` of the problem's physical size; found: the axes in it
     """
-    turn, centre = found.frame, found.centre
+    turn, centre = (x.to(poses.rotation.device) for x in (found.frame, found.centre))
     offset = poses.rotation[:, :2].double() @ (centre * problem.box / density.shape[-1])
     rotation = (poses.rotation.double() @ turn).to(poses.rotation.dtype)
     return upright(density, found), poses._replace(rotation=rotation, shift=poses.shift + offset.float())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from cryospin.engine.candidates import GridProposer, HeadProposer, Proposer
 from cryospin.engine.problem import Problem
@@ -39,6 +40,11 @@ class Panel:
             heads if explores_with == "heads" else [GridProposer(search, thorough=thorough), *heads]
             for thorough in (False, True)
         )
+
+    def turn(self, by: Tensor) -> None:
+        """The map was turned: its poses `R` are `R Q` from here on; by: `Q`, `(3, 3)`."""
+        if self.guesser:
+            self.guesser.heads.turn(by)
 
     def state(self) -> State:
         """What the proposers have learned, and where their randomness stands."""

@@ -30,6 +30,7 @@ def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None, f
         settings = Settings(
             particles=Path(config["particles"]),
             out=run,
+            device="cpu",
             box=config["box"],
             mask_diameter=config["mask_diameter_A"],
             max_resolution=config["max_resolution_A"],

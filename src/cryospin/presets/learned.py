@@ -19,10 +19,10 @@ from cryospin.environment import quick_at_bfloat16
 from cryospin.formats.volume import write_map
 from cryospin.fourier import CPU
 from cryospin.geometry.rotations import chordal_distance_squared
-from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Poses
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
+from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.proposals.pyramid import GaussianPyramid, PyramidEncoder
 from cryospin.report.evidence import gather_evidence
@@ -249,6 +249,6 @@ def _misfit(sets: HalfSets, poses: Poses, radius: int) -> Tensor:
     for half in (0, 1):
         members = (sets.half[poses.image] == half).nonzero()[:, 0]
         some = poses.take(members)
-        fit = kernels.fits(*sets.volume(half, radius), observations, some)
+        fit = fits_of(*sets.volume(half, radius), observations, some)
         misfit[members] = fit.misfit(observations.scale[some.image]).double()
     return misfit

@@ -57,7 +57,11 @@ class Encoder(nn.Module):
 
 
 class HeadProposals:
-    """An encoder with its optimiser: proposes poses for images and learns from the poses that won."""
+    """An encoder with its optimiser: proposes poses for images and learns from the poses that won.
+
+    frame: `(3, 3)`, `Q` where a pose `R` of the encoder is `R Q` in the map as it stands: a map may be turned after the
+        encoder learned its views
+    """
 
     def __init__(self, seed: int, heads: int = HEADS, device: torch.device = CPU) -> None:
         # Drawn on the CPU, so that a seed means the same weights on every device.
@@ -67,13 +71,30 @@ class HeadProposals:
         self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=_LEARNING_RATE, fused=True)
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.trained = False
+        self.frame = torch.eye(3, device=device)
+
+    def turn(self, by: Tensor) -> None:
+        """The map's poses `R` are `R Q` from here on; by: `Q`, `(3, 3)`."""
+        self.frame = self.frame @ by.to(self.frame.device, self.frame.dtype)
+
+    def weights(self) -> State:
+        """What it takes to propose, and nothing that only learning needs, as tensors by name."""
+        return {"frame": self.frame, **self.encoder.state_dict()}
+
+    def load(self, weights: State) -> None:
+        """Propose as those did whose weights these are; raises `RuntimeError` for weights of another encoder."""
+        own = dict(weights)
+        self.frame = own.pop("frame", self.frame)
+        self.encoder.load_state_dict(own)
+        self.trained = True
 
     def state(self) -> State:
         """Weights, what the optimiser remembers, and the randomness; before any of it was used, the seed says it all."""
         if not self.trained:
-            return {"trained": False}
+            return {"trained": False, "frame": self.frame}
         return {
             "trained": True,
+            "frame": self.frame,
             "encoder": self.encoder.state_dict(),
             "optimiser": optimiser_state(self.optimiser),
             "generator": self.generator.get_state(),
@@ -81,7 +102,7 @@ class HeadProposals:
 
     def restore(self, state: State) -> None:
         """Go on from there."""
-        self.trained = state["trained"]
+        self.trained, self.frame = state["trained"], state["frame"]
         if not self.trained:
             return
         self.encoder.load_state_dict(state["encoder"])
@@ -93,7 +114,7 @@ class HeadProposals:
         """Every head's pose for each image: `n * M` hypotheses, by image."""
         rotation, shift = self.encoder(encoder_input(observations))
         image = torch.arange(len(rotation), device=rotation.device).repeat_interleave(rotation.shape[1])
-        return Poses(image, rotation.flatten(0, 1), shift.flatten(0, 1) * observations.box)
+        return Poses(image, rotation.flatten(0, 1) @ self.frame, shift.flatten(0, 1) * observations.box)
 
     def learn(self, observations: Observations, winners: Poses) -> Tensor:
         """One optimiser step towards the winning pose of each image; returns how often each head was nearest, `(M,)`.
@@ -105,7 +126,7 @@ class HeadProposals:
         angle = torch.rand(len(images), generator=self.generator).to(images.device) * (2 * math.pi)
         move = torch.randn(len(images), 2, generator=self.generator).to(images.device) * _MOVE
         turn = in_plane(angle)
-        rotation = turn @ winners.rotation
+        rotation = turn @ winners.rotation @ self.frame.T
         shift = (turn[:, :2, :2] @ (winners.shift / observations.box)[..., None])[..., 0] + move
         guess, moved = self.encoder(turn_images(images, angle, move))
         distance = _distances(guess, moved, rotation, shift)
@@ -121,7 +142,7 @@ class HeadProposals:
     def nearest(self, observations: Observations, winners: Poses) -> Tensor:
         """How often each head is the nearest to the winning pose, without learning from it, `(M,)`."""
         guess, moved = self.encoder(encoder_input(observations.take(winners.image)))
-        distance = _distances(guess, moved, winners.rotation, winners.shift / observations.box)
+        distance = _distances(guess, moved, winners.rotation @ self.frame.T, winners.shift / observations.box)
         return torch.bincount(distance.argmin(1), minlength=self.encoder.heads)
 
 
