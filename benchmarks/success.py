@@ -16,6 +16,7 @@ The simulator is called as `simulator.py SOURCE --out DIR --n N --box B --pixel-
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -146,7 +147,7 @@ def one_run(folder: Path, group: str, options: list[object]) -> dict:
         measured = quality(figures)
         half_map = figures["resolution_A"]["half_map_0_143"]
         honesty = judged(run, folder, group, half_map)
-        starts = (run / "log.txt").read_text().count("times their error")
+        starts = len(re.findall(r"start \d+: misfit", (run / "log.txt").read_text()))
     return {
         "date": date.today().isoformat(),
         "seconds": cost.seconds,

@@ -295,13 +295,24 @@ def test_images_of_another_size_are_refused(run, particle, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_without_heads_is_refused_with_a_way_out(run, data, tmp_path):
+def test_a_run_without_heads_searches_and_does_not_guess(run, data, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(run, bare)
     (bare / "checkpoints" / "heads.safetensors").unlink()
     with pytest.raises(InputError, match=r"no trained heads.*--proposals grid"):
-        assign(bare, data / "particles.star", tmp_path / "out")
-    assign(bare, data / "particles.star", tmp_path / "out", proposals="grid", selection=Selection(first=10))
+        assign(bare, data / "particles.star", tmp_path / "out", proposals="heads")
+    assert assign(bare, data / "particles.star", tmp_path / "out", selection=Selection(first=10)).trial is None
+
+
+def test_particles_are_centred_first_where_that_is_asked_for(run, data, tmp_path):
+    """The shifts that come out are those of the images as they are."""
+    plain, centred = (
+        assign(run, data / "truth.star", tmp_path / str(recentre), proposals="grid", recentre=recentre).poses
+        for recentre in (False, True)
+    )
+    difference = np.linalg.norm(plain.shift_A - centred.shift_A, axis=1)
+    assert float(np.median(difference)) < 0.05 * PIXEL
+    assert float(np.median(np.linalg.norm(plain.shift_A, axis=1))) > PIXEL / 2
 
 
 def test_a_run_that_is_not_finished_is_refused(run, data, tmp_path):

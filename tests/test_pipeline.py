@@ -19,6 +19,7 @@ from cryospin.evaluation.alignment import move_map
 from cryospin.evaluation.evaluate import evaluate
 from cryospin.evaluation.fsc import fourier_shell_correlation
 from cryospin.formats.star import read_star
+from cryospin.formats.tensors import read_tensors
 from cryospin.formats.volume import read_map
 from cryospin.geometry.symmetry import point_group
 from cryospin.pipeline import reconstruct
@@ -185,6 +186,15 @@ def test_config_says_everything_that_was_resolved(run, data):
     assert config["box"] == BOX
     assert config["proposals"] == "both"
     assert config["invert"] is False
+
+
+def test_rows_of_all_but_doubtful_particles_can_be_chosen(run, data):
+    from cryospin.selection import Selection
+
+    rows = Selection(index=run / "good_rows.txt").rows(COUNT, data / "particles.star")
+    assert 0.9 * COUNT < len(rows) <= COUNT
+    shortfall = read_tensors(run / "report" / "evidence.safetensors", "")["shortfall"]
+    assert rows.tolist() == (shortfall < 4).nonzero()[:, 0].tolist()
 
 
 def test_a_used_folder_is_not_written_into(run, data):

@@ -65,3 +65,9 @@ def test_only_the_chosen_rows_come_back_in_their_order(result, tmp_path):
     columns = star.columns(star.block("particles"), ("rlnRandomSubset", "rlnLogLikeliContribution"))
     assert columns["rlnRandomSubset"] == ["1", "2", "1", "2", "1", "2", "1"]
     assert [float(v) for v in columns["rlnLogLikeliContribution"]] == pytest.approx(torch.linspace(9, -1, 7).tolist())
+
+
+def test_rows_of_good_particles_are_those_of_the_table(result, tmp_path):
+    result.evidence = {"shortfall": torch.tensor([0.0, 5.0, -1.0, 3.9, 4.0, 0.0, 9.0])}
+    RunFolder(tmp_path)._write_good_rows(result)
+    assert (tmp_path / "good_rows.txt").read_text() == "1\n4\n6\n9\n"

@@ -84,12 +84,19 @@ def reconstruct(
     return load_run(settings.out)
 
 
-def resume(run: PathLike, *, threads: int | None = None, device: str | None = None, listener: Listener | None = None) -> Run:
+def resume(
+    run: PathLike,
+    *,
+    threads: int | None = None,
+    device: str | None = None,
+    memory: float | None = None,
+    listener: Listener | None = None,
+) -> Run:
     """Continue a run that was stopped, to the same end as if it had not been; a finished one is only loaded.
 
     raises: `InputError` where there is no run, or its settings or input files have changed
     """
-    pipeline.resume(Path(run), listener, threads=threads, device=device)
+    pipeline.resume(Path(run), listener, threads=threads, device=device, memory=memory)
     return load_run(run)
 
 

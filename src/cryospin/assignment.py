@@ -95,6 +95,7 @@ def assign(
     *,
     proposals: str = "both",
     invert: bool | None = None,
+    recentre: bool = False,
     threads: int | None = None,
     datadir: str | Path | None = None,
     ctf: str | Path | None = None,
@@ -104,10 +105,11 @@ def assign(
     """Find poses in a finished run's map and write the particle table with them to a folder.
 
     proposals: `heads`, `grid`, or `both`: the heads where some images show that they serve, with the grid where they
-        leave doubt, and the grid for all if they do not
+        leave doubt, and the grid for all if they do not, or the run has none
     invert: whether protein is dark in the images; None for as in the run, or by looking where tables say it of each image
+    recentre: centre the particles by the shifts in the table before anything else
     reading: called with the number of images; what it returns is called with the number done since the last call
-    raises: `InputError` where the run has no heads, or the particles are not imaged alike
+    raises: `InputError` where heads are asked for and the run has none, or the particles are not imaged alike
     """
     out = Path(out)
     refuse_to_replace(out, _WRITTEN)
@@ -115,6 +117,7 @@ def assign(
         torch.set_num_threads(threads)
     model = Model.of_run(Path(run))
     _check_proposals(model, proposals)
+    proposals = proposals if model.heads else "grid"
     new = ParticleSet.load(particles, datadir, ctf, selection)
     box = _common_box(model, new)
     with _made(out):
@@ -122,7 +125,7 @@ def assign(
         assigner, progress, seconds = Assigner(model, proposals, box), reading(len(new)), 0.0
         found: list[_Part] = []
         for part in _parts(new):
-            packed = part.pack(box, invert=inverted)
+            packed = part.pack(box, invert=inverted, recentre=recentre)
             started = time.monotonic()
             found.append(_assigned(assigner, packed))
             seconds += time.monotonic() - started
@@ -151,7 +154,7 @@ def _made(out: Path) -> Iterator[None]:
 def _check_proposals(model: Model, proposals: str) -> None:
     if proposals not in PROPOSALS:
         raise InputError(f"--proposals {proposals} is not known", remedy=f"Choose from {', '.join(PROPOSALS)}")
-    if proposals != "grid" and model.heads is None:
+    if proposals == "heads" and model.heads is None:
         raise InputError(
             "has no trained heads, since heads took no part in it",
             where=model.run,
@@ -189,7 +192,7 @@ def _assigned(assigner: Assigner, packed: Packed) -> _Part:
     best = ranked.take(rank == 0)
     return _Part(
         rotation=in_asymmetric_unit(best.poses.rotation, assigner.model.group),
-        shift=best.poses.shift.double() * packed.pixel_size,
+        shift=best.poses.shift.double() * packed.pixel_size + packed.centre,
         share=ranked.responsibilities()[rank == 0].double(),
         log_likelihood=-best.misfit,
         shortfall=posed.shortfall,

@@ -14,7 +14,7 @@ from cryospin.settings import Settings
 
 _ANEW = "start anew with another --out"
 
-_MAY_CHANGE = ("out", "threads", "device")
+_MAY_CHANGE = ("out", "threads", "device", "memory")
 """Settings that a run may be continued with another value of."""
 
 

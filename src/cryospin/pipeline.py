@@ -54,10 +54,17 @@ def reconstruct(settings: Settings, listener: Listener | None = None) -> Result:
         raise
 
 
-def resume(run: Path, listener: Listener | None = None, *, threads: int | None = None, device: str | None = None) -> bool:
+def resume(
+    run: Path,
+    listener: Listener | None = None,
+    *,
+    threads: int | None = None,
+    device: str | None = None,
+    memory: float | None = None,
+) -> bool:
     """Continue a run where it stopped, to the same end as if it had not.
 
-    threads, device: as recorded, unless given; others may change the last bits of the result
+    threads, device, memory: as recorded, unless given; other threads or devices may change the last bits of the result
     returns: False where the run was finished already
     raises: `InputError` where there is no run, or its settings or input files have changed
     """
@@ -69,7 +76,12 @@ def resume(run: Path, listener: Listener | None = None, *, threads: int | None =
         if origin is not None:
             origin.refuse_changes(config, folder.path / "config.toml")
         settings = Settings.from_table((origin.settings if origin else config) | {"out": run})
-        settings = replace(settings, threads=threads or settings.threads, device=device or settings.device)
+        settings = replace(
+            settings,
+            threads=threads or settings.threads,
+            device=device or settings.device,
+            memory=memory or settings.memory,
+        )
         checkpoint = Checkpoints(folder.checkpoints).newest()
         if checkpoint and device is None:
             _refuse_another_device(checkpoint.device, settings)
@@ -189,6 +201,8 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
         f"working at {problem.box} pixels of {problem.pixel_size:.4g} Å"
     )
     journal.note(f"computing on {problem.device} ({settings.computes_on.reason})")
+    if problem.device.type == "cuda":
+        journal.note("warning: no GPU was at hand to try this on; compare with --device cpu before you rely on it")
     journal.note(f"packed images ({bytes_packed(len(particles), problem.box) / 2**30:.1f} GiB) are kept {packed.where}")
     contrast = "dark, inverted" if packed.inverted else "white"
     journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))

@@ -38,6 +38,7 @@ from cryospin.particles import ParticleSet
 from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
 from cryospin.report.evidence import gather_evidence, write_evidence
+from cryospin.report.numbers import DOUBTFUL
 from cryospin.settings import Settings
 
 CONTRAST_SHELL = 12
@@ -157,7 +158,7 @@ RECORDS = ("log.txt", "metrics.jsonl")
 """What grows line by line while a run goes."""
 
 _MAPS = ("map", "map_other_hand", "half1", "half2", "mask", "map_sharpened", "local_resolution")
-_TABLES = ("particles.star", "particles.cs", "fsc.csv", "symmetry.json")
+_TABLES = ("particles.star", "particles.cs", "good_rows.txt", "fsc.csv", "symmetry.json")
 _PAGE = ("report.html", "report", "tensorboard")
 
 WRITTEN = (*(f"{name}.mrc" for name in _MAPS), *_TABLES, *_PAGE, *RECORDS, "checkpoints")
@@ -295,6 +296,7 @@ class RunFolder:
             write_map(self.path / f"{name}.mrc", density, maps.pixel_size)
         self._write_fsc(maps)
         self._write_particles(result)
+        self._write_good_rows(result)
         self._write_modes(result)
         if result.measured:
             write_tensors(self.checkpoints / "model.safetensors", result.measured)
@@ -325,6 +327,11 @@ class RunFolder:
         )
         table = result.particles.table
         table.source.write(self.path, table, found)
+
+    def _write_good_rows(self, result: Result) -> None:
+        """Rows of the input table whose images are not doubtful, as `--particles-index` takes them."""
+        good = result.evidence["shortfall"].numpy() < DOUBTFUL
+        self._write_text("good_rows.txt", "".join(f"{row}\n" for row in result.particles.table.rows[good]))
 
     def _write_modes(self, result: Result) -> None:
         """Every pose that was still in the running, with its misfit."""

@@ -70,7 +70,14 @@ class Tried:
     @property
     def convinces(self) -> bool:
         """Whether it can be carried on without another to compare it with."""
-        return self.competition.spread < _CONVINCING and not self.failures
+        return not self.doubts
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against it."""
+        spread = self.competition.spread
+        uneven = [f"contrasts spread {spread:.2f} times their error, not below {_CONVINCING}"]
+        return [*self.failures, *(uneven if spread >= _CONVINCING else [])]
 
     def state(self) -> State:
         """Everything it would be continued from."""
@@ -157,13 +164,17 @@ class Start:
         if tried.convinces:
             return Compete(self.work, tried.panel, tried.competition, [LAST_SHELL] * LAST_ROUNDS)
         starts, again = [*self.before, tried], self._worth_repeating()
+        journal = self.work.journal
         if again and len(starts) < self.work.settings.starts:
+            journal.note(f"start {self.number + 1} does not convince, and another is made: {'; '.join(tried.doubts)}")
             another = Start(self.work, self.number + 1, starts)
             another.announce()
             return another
         best = min(starts, key=lambda start: start.loss)
-        if len(starts) > 1:
-            self.work.journal.note(f"no start convinced; going on with the one of held-out misfit {best.loss:.1f} nats")
+        journal.note(
+            f"warning: no start convinced; going on with the one of held-out misfit {best.loss:.1f} nats "
+            f"({'; '.join(best.doubts)}). Compare with a run from another --seed"
+        )
         return Compete(self.work, best.panel, best.competition, [FIRST_SHELL, *[LAST_SHELL] * LAST_ROUNDS])
 
     def _worth_repeating(self) -> bool:

@@ -233,7 +233,7 @@ def test_files_without_uids_cannot_be_joined(cs):
 
 def test_the_compressed_format_is_explained(tmp_path):
     path = tmp_path / "p.cs"
-    path.write_bytes(b"\x94CSDAT" + bytes(200))
+    path.write_bytes(b"\x95CSDAT" + bytes(200))
     with pytest.raises(InputError, match=r"cryoSPARC's compressed format \(version 5\).*Export .*cryosparc-tools"):
         read_cs(path)
 

@@ -35,6 +35,14 @@ def assign(
             help="Protein is dark (--invert) or white (--no-invert); as in the run by default.", rich_help_panel=_INPUT
         ),
     ] = None,
+    recentre: Annotated[
+        bool,
+        typer.Option(
+            "--recentre",
+            help="Centre the particles first by the shifts in the table, of 3D or 2D alignment.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = False,
     datadir: Annotated[Path | None, typer.Option(help=DATADIR_HELP, rich_help_panel=_INPUT)] = None,
     ctf: Annotated[Path | None, typer.Option(help=CTF_HELP, rich_help_panel=_INPUT)] = None,
     first: Annotated[
@@ -50,7 +58,7 @@ def assign(
 ) -> None:
     """Find poses for new particles in the map of a finished run.
 
-    Takes about a millisecond an image where a run takes ten, and writes the same table. The map stays what it was.
+    Takes some milliseconds an image, and writes the same table. The map stays what it was; half-sets are drawn anew.
     """
     from cryospin import assignment
     from cryospin.selection import Selection
@@ -64,6 +72,7 @@ def assign(
             out,
             proposals=proposals,
             invert=invert,
+            recentre=recentre,
             threads=settings.cores,
             datadir=datadir,
             ctf=ctf,

@@ -149,6 +149,7 @@ def _verdict(found: Preflight) -> str:
     free = f", {cost.available_gib:.1f} free" if cost.available_gib is not None else ""
     disk = f"; {cost.disk_gib:.1f} GiB of packed images are kept on disk" if cost.disk_gib else ""
     return (
-        f"Fit to reconstruct from: about {duration(cost.seconds)} on {cost.threads} threads (half or twice that), "
+        f"Fit to reconstruct from: about {duration(cost.seconds)} on {cost.threads} threads (half or twice that, "
+        "more for faint images), "
         f"{cost.memory_gib:.1f} GiB of memory{free}{disk}."
     )

@@ -28,14 +28,19 @@ def evaluate(
     datadir: Annotated[
         Path | None, typer.Option(help="Folder to look for image stacks in first.", show_default=False)
     ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.", show_default=False)] = None,
 ) -> None:
-    """Compare a map and its poses with the truth: rotation, shift and hand are found first.
+    """Compare a map and its poses with the truth, or with another run: rotation, shift and hand are found first.
 
     Poses are compared after one global turn, modulo the particle's symmetry.
     """
+    import torch
+
     from cryospin.evaluation.evaluate import evaluate as measure
     from cryospin.formats.whole import whole
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     figures = measure(
         result, truth_map=truth_map, truth_poses=truth_poses, symmetry=symmetry, ceiling=ceiling, datadir=datadir
     )

@@ -22,15 +22,18 @@ def reconstruct(
     preset: Annotated[
         str,
         typer.Option(
-            help="[bold]cryospin[/]: a pose grid and a multi-head encoder compete; [bold]search[/]: the grid alone; "
-            "[bold]paper[/]: the published method; [bold]cryoai[/]: cryoAI's.",
+            help="[bold]cryospin[/]: a search over all orientations and a small neural network propose poses; "
+            "[bold]search[/]: the same without the network; [bold]paper[/], [bold]cryoai[/]: published methods, to compare "
+            "with.",
             rich_help_panel=_METHOD,
         ),
     ] = "cryospin",
     proposals: Annotated[
         str | None,
         typer.Option(
-            metavar="heads|grid|both", help="What explores poses; the preset decides by default.", rich_help_panel=_METHOD
+            metavar="heads|grid|both",
+            help="What proposes poses: the network, the search, or both, as the preset does by default.",
+            rich_help_panel=_METHOD,
         ),
     ] = None,
     box: Annotated[
@@ -40,7 +43,8 @@ def reconstruct(
         ),
     ] = None,
     max_resolution: Annotated[
-        float | None, typer.Option(help="Use no frequency beyond this, Å.", rich_help_panel=_METHOD)
+        float | None,
+        typer.Option(help="Ignore detail finer than this, Å; by default nothing is ignored.", rich_help_panel=_METHOD),
     ] = None,
     seed: Annotated[
         int, typer.Option(help="The same seed and number of threads give the same result.", rich_help_panel=_METHOD)
@@ -48,8 +52,8 @@ def reconstruct(
     starts: Annotated[
         int,
         typer.Option(
-            help="Start from nothing at most so many times, until a start convinces; else the best by held-out likelihood "
-            "is carried on.",
+            help="Start from nothing at most so many times. Another start is made only if the last looks doubtful; if all "
+            "do, the one that best fits images it was not made of is carried on.",
             rich_help_panel=_METHOD,
         ),
     ] = 3,
@@ -106,9 +110,7 @@ def reconstruct(
     ] = False,
     truth_poses: Annotated[
         Path | None,
-        typer.Option(
-            help="True poses of simulated images, to follow the error in metrics.jsonl.", rich_help_panel=_PARTICLE
-        ),
+        typer.Option(help="True poses of simulated images, to follow the error in metrics.jsonl.", rich_help_panel=_INPUT),
     ] = None,
     shifts: Annotated[
         str,

@@ -22,6 +22,10 @@ def resume(
         str | None,
         typer.Option(metavar="auto|cpu|cuda|cuda:N", help="What to compute on; what the run began with by default."),
     ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="GiB to get along with; images that do not fit are kept on disk. As the run began by default."),
+    ] = None,
 ) -> None:
     """Continue a run where it stopped, whatever stopped it.
 
@@ -30,5 +34,5 @@ def resume(
     from cryospin import pipeline
 
     with resumable(run), RunListener(progress) as listener:
-        if not pipeline.resume(run, listener, threads=threads, device=device):
+        if not pipeline.resume(run, listener, threads=threads, device=device, memory=memory):
             say(f"{run} is finished: there is nothing to continue")

@@ -23,7 +23,13 @@ def watch(
 
     if not (run / "config.toml").is_file():
         raise InputError("not a run folder", where=run, remedy="Give the folder that cryospin reconstruct --out writes")
-    with PageServer(run, port) as server:
+    try:
+        server = PageServer(run, port)
+    except OSError as error:
+        raise InputError(
+            f"--port {port} cannot be used ({error.strerror})", remedy="Give another, or leave --port out"
+        ) from error
+    with server:
         print(f"Report of {run} at {server.address}")
         print(f"From another computer, first: {server.tunnel}")
         print("Ctrl-C ends.", flush=True)

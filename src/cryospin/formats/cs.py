@@ -20,7 +20,10 @@ from cryospin.formats.whole import whole
 from cryospin.geometry.rotations import from_rotation_vectors, to_rotation_vectors
 from cryospin.optics import Optics, OpticsGroup
 
-_NUMPY, _COMPRESSED = b"\x93NUMPY", b"\x94CSDAT"
+_NUMPY = b"\x93NUMPY"
+_COMPRESSED = b"CSDAT"
+"""After a first byte that has been another in other versions."""
+
 _LONGEST_HEADER = 1 << 20
 _IMAGE_FIELDS = ("blob/path", "blob/idx", "blob/psize_A")
 _CTF_FIELDS = ("ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast", "ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad")
@@ -80,7 +83,7 @@ def read_rows(path: Path) -> np.ndarray:
         raise InputError("no such file", where=path, remedy="Check the path of the particle table")
     with path.open("rb") as handle:
         start = handle.read(len(_NUMPY))
-        if start == _COMPRESSED:
+        if start[1:] == _COMPRESSED:
             raise InputError(
                 "is in cryoSPARC's compressed format (version 5), which only cryoSPARC's own tools read",
                 where=path,

@@ -31,12 +31,17 @@ _FILES = (
     ("half1.mrc", "half maps, neither masked nor filtered"),
     ("half2.mrc", ""),
     ("mask.mrc", "the soft mask used on them"),
+    ("map_sharpened.mrc", "the map with the fall-off of its amplitudes undone"),
+    ("local_resolution.mrc", "the resolution in Å at each voxel"),
     ("fsc.csv", "the FSC curves"),
     ("particles.star", "your table with poses, half-sets and confidence"),
     ("particles.cs", "the same for cryoSPARC"),
+    ("good_rows.txt", "rows of your table without the doubtful particles, for --particles-index"),
+    ("symmetry.json", "the point groups that the map may have"),
     ("metrics.jsonl", "one record an epoch"),
     ("config.toml", "every setting as it was used"),
     ("log.txt", "what happened when"),
+    ("checkpoints", "what cryospin assign, resume and report need"),
 )
 
 
