@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cryospin.geometry.rotations import chordal_distance_squared, distance_deg, flip_hand, mean_rotation
+from cryospin.geometry.symmetry import nearest_mate
 
 _HYPOTHESES, _WITNESSES = 300, 1000
 _WIDE, _NARROW = 0.3, 0.1
@@ -78,9 +79,7 @@ def _global_turn(rotation: Tensor, true: Tensor, group: Tensor) -> Tensor:
 
 def _nearest_equivalent(rotation: Tensor, true: Tensor, group: Tensor) -> Tensor:
     """The symmetry mate of each true rotation that lies nearest."""
-    mates = true[None] @ group[:, None]
-    which = chordal_distance_squared(mates, rotation).argmin(0)
-    return mates[which, torch.arange(len(true), device=which.device)]
+    return nearest_mate(true, rotation, group)
 
 
 def _shift_errors(rotation: Tensor, shift: Tensor, true_shift: Tensor, error: Tensor) -> Tensor:

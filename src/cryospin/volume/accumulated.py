@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -9,6 +12,7 @@ from cryospin.fourier import FourierGrid, HalfDisc, grid_to_map
 from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 from cryospin.state import State
+from cryospin.volume.lattice_mates import LatticeMates
 
 _FLOOR, _LEAST = 1e-3, 1e-12
 """Weight, as a share of its shell's mean and at all, that a place must have to count in full."""
@@ -26,6 +30,7 @@ class AccumulatedVolume:
     def __init__(self, grid: FourierGrid, group: Tensor | None = None) -> None:
         self.grid = grid
         self.group = torch.eye(3)[None] if group is None else group
+        self._mates = LatticeMates(self.group)
         self.numerator = torch.zeros(grid.shape, dtype=torch.complex64, device=self.group.device)
         self.denominator = torch.zeros(grid.shape, device=self.group.device)
 
@@ -39,15 +44,28 @@ class AccumulatedVolume:
 
     def add(self, observations: Observations, poses: Poses, responsibility: Tensor) -> None:
         """Insert images at their poses, each weighted with the probability `(n,)` of its pose."""
-        for some, block, rows in observations.blocks(poses):
-            for mate in self.group:
-                equivalent = block._replace(rotation=block.rotation @ mate)
-                kernels.insert(self.numerator, self.denominator, self.grid, some, equivalent, responsibility[rows])
+        with self._sums() as sums:
+            for some, block, rows in observations.blocks(poses):
+                for mate in self._mates.representatives:
+                    equivalent = block._replace(rotation=block.rotation @ mate)
+                    kernels.insert(*sums, self.grid, some, equivalent, responsibility[rows])
 
     def add_slices(self, rotations: Tensor, disc: HalfDisc, values: Tensor, weights: Tensor) -> None:
         """Insert ready-made slices `(n, P)`: weighted data and weights."""
-        for mate in self.group:
-            kernels.insert_values(self.numerator, self.denominator, self.grid, rotations @ mate, disc, values, weights)
+        with self._sums() as sums:
+            for mate in self._mates.representatives:
+                kernels.insert_values(*sums, self.grid, rotations @ mate, disc, values, weights)
+
+    @contextmanager
+    def _sums(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Numerator and denominator to insert into at one pose of each coset; the others are filled in at the end."""
+        if len(self._mates.turns) == 1:
+            yield self.numerator, self.denominator
+            return
+        new = torch.zeros_like(self.numerator), torch.zeros_like(self.denominator)
+        yield new
+        self.numerator += self._mates.spread(new[0])
+        self.denominator += self._mates.spread(new[1])
 
     def fade(self, factor: float) -> None:
         """Let what was inserted so far count less."""
