@@ -16,11 +16,11 @@ from cryospin.volume.halves import masked_fsc, wiener_filtered
 LARGEST_BOX = 96
 """Voxels along a side: three maps of this size are 3.6 MB of a page."""
 
-_SOLID = 0.22
-"""Share of the mask's inside that the first contour encloses."""
+_SURFACE = 0.5
+"""Of the density inside a particle, where its surface is."""
 
 _UNMASKED = 0.05
-"""Share of the box that it encloses while there is no mask."""
+"""Share of the box that the first contour encloses while there is no mask."""
 
 _EDGE = 0.02
 
@@ -60,9 +60,15 @@ def _extent(occupied: Tensor) -> slice:
 
 
 def _level(density: Tensor, maps: Maps, box: int) -> float:
-    """Fraction of the highest density at which a contour encloses a good part of the mask, which is wide."""
-    inside = None if maps.mask is None else (resample_map(maps.mask, box) > 0.5).double().mean()
-    share = _UNMASKED if inside is None else _SOLID * float(inside)
-    ordered = np.sort(density.numpy().ravel())
-    level = ordered[int((1 - share) * (len(ordered) - 1))] / max(float(ordered[-1]), 1e-12)
-    return float(np.clip(level, 0.08, 0.8))
+    """Fraction of the highest density at which a contour is the particle's surface.
+
+    A blurred solid has half of its inner density there. The inner density is the mean over the mask, each place weighted
+    with its own density, so that solvent in the mask does not count.
+    """
+    highest = max(float(density.max()), 1e-12)
+    if maps.mask is None:
+        level = float(np.quantile(density.numpy(), 1 - _UNMASKED))
+    else:
+        inside = density[resample_map(maps.mask, box) > 0.5].double()
+        level = _SURFACE * float(inside.square().sum() / inside.sum().clamp_min(1e-12))
+    return float(np.clip(level / highest, 0.08, 0.8))
