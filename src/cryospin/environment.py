@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
 _PACKAGES = ("cryospin", "torch", "numba", "numpy", "scipy", "pandas", "mrcfile", "gemmi", "torch-ctf", "roma")
@@ -26,15 +27,16 @@ def allowed_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def quick_at_bfloat16() -> bool:
+@lru_cache
+def quick_at_bfloat16() -> bool | None:
     """Whether the processor has instructions for bfloat16; without, it is many times slower at it than at float32.
 
-    True where that is not known.
+    None where that is not known.
     """
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
-    return not features or any(features.get(name, False) for name in ("amx-bf16", "avx512bf16", "bf16"))
+    return any(features.get(name, False) for name in ("amx-bf16", "avx512bf16", "bf16")) if features else None
 
 
 def devices() -> dict[str, str]:

@@ -89,7 +89,7 @@ class Learn:
                 f"warning: {steps:,} steps of auto-encoding are few (the published runs took 11,000): fewer images want "
                 "more epochs, --set encoding_epochs=N, or higher rates"
             )
-        if options.precision == "bfloat16" and work.problem.device.type == "cpu" and not quick_at_bfloat16():
+        if options.precision == "bfloat16" and work.problem.device.type == "cpu" and quick_at_bfloat16() is False:
             work.journal.note(
                 "warning: this processor has no instructions for bfloat16 and takes many times longer than without: "
                 "--set precision=float32"

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cryospin.environment import quick_at_bfloat16
 from cryospin.fourier import CPU, unpack
 from cryospin.geometry.rotations import chordal_distance_squared, from_six_numbers, in_plane
 from cryospin.kernels.types import Observations, Poses
@@ -18,6 +19,7 @@ INPUT_RADIUS = 10
 """The encoder sees no frequency beyond this, cycles per box."""
 
 _LEARNING_RATE = 1e-3
+_IN_CACHE = 200
 _SHARE_OF_OTHERS = 0.05
 _MOVE = 0.02
 """Standard deviation of the random displacement of a training image, fraction of the box."""
@@ -50,7 +52,8 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images `(n, 1, 24, 24)` to rotations `(n, M, 3, 3)` and shifts `(n, M, 2)` in fractions of the box."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
+        quick = images.device.type == "cuda" or bool(quick_at_bfloat16())
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=quick):
             seen = self.trunk(images)
             out = torch.stack([branch(seen) for branch in self.branch], dim=1).float()
         return from_six_numbers(out[..., :6]), out[..., 6:]
@@ -112,7 +115,7 @@ class HeadProposals:
     @torch.no_grad()
     def propose(self, observations: Observations) -> Poses:
         """Every head's pose for each image: `n * M` hypotheses, by image."""
-        rotation, shift = self.encoder(encoder_input(observations))
+        rotation, shift = self._guesses(observations)
         image = torch.arange(len(rotation), device=rotation.device).repeat_interleave(rotation.shape[1])
         return Poses(image, rotation.flatten(0, 1) @ self.frame, shift.flatten(0, 1) * observations.box)
 
@@ -138,10 +141,16 @@ class HeadProposals:
         self.trained = True
         return torch.bincount(head, minlength=self.encoder.heads)
 
+    def _guesses(self, observations: Observations) -> tuple[Tensor, Tensor]:
+        """Rotations and shifts as of `Encoder.forward`, with so few images at a time that layers stay in a core's cache."""
+        images = encoder_input(observations)
+        parts = [self.encoder(some) for some in images.split(_IN_CACHE if images.device == CPU else max(1, len(images)))]
+        return torch.cat([rotation for rotation, _ in parts]), torch.cat([shift for _, shift in parts])
+
     @torch.no_grad()
     def nearest(self, observations: Observations, winners: Poses) -> Tensor:
         """How often each head is the nearest to the winning pose, without learning from it, `(M,)`."""
-        guess, moved = self.encoder(encoder_input(observations.take(winners.image)))
+        guess, moved = self._guesses(observations.take(winners.image))
         distance = _distances(guess, moved, winners.rotation @ self.frame.T, winners.shift / observations.box)
         return torch.bincount(distance.argmin(1), minlength=self.encoder.heads)
 

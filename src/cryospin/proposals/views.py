@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid
-from cryospin.geometry.rotations import in_plane, with_half_turns
+from cryospin.geometry.rotations import half_turned, in_plane, with_half_turns
 from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
 
@@ -49,18 +49,21 @@ def _own(
     volume: Tensor, grid: FourierGrid, o: Observations, views: Tensor, shifts: Tensor, prior: Tensor, step: float
 ) -> tuple[Tensor, Tensor]:
     """Rotations `(n, M, 3, 3)` and shifts `(n, M, 2)` of the best in-plane turn of each view."""
-    turned = _turned(views, step, whole=2 * math.pi)
+    turned = _turned(views, step, whole=math.pi)
     count, heads, turns = turned.shape[:3]
     slices = kernels.slices(volume, grid, turned.flatten(0, 2), o.disc).unflatten(0, (count, heads * turns))
     weight = o.weight[o.group] * o.scale[:, None]
     moved = (o.images * o.ctf * weight)[:, None] * o.disc.shift_phase(shifts, o.box).conj()
-    cross = torch.view_as_real(moved).flatten(2) @ torch.view_as_real(slices).flatten(2).mT
     power = (o.ctf**2 * weight * o.scale[:, None])[:, None] @ (slices.real**2 + slices.imag**2).mT
-    score, shift = (2 * cross + prior[:, None]).max(1)
-    best = (score - power[:, 0]).unflatten(1, (heads, turns)).argmax(2)
-    rotation = turned[torch.arange(count, device=best.device)[:, None], torch.arange(heads, device=best.device), best]
-    chosen = shift.unflatten(1, (heads, turns)).gather(2, best[..., None])[..., 0]
-    return rotation, shifts[chosen]
+    # A turn by half the circle conjugates a slice: the imaginary parts' product changes its sign.
+    real, imaginary = moved.real @ slices.real.mT, moved.imag @ slices.imag.mT
+    score, shift = (2 * torch.stack([real + imaginary, real - imaginary]) + prior[:, None]).max(2)
+    score, shift = (x.unflatten(2, (heads, turns)).permute(1, 2, 0, 3).flatten(2) for x in (score - power[:, 0], shift))
+    best = score.argmax(2)
+    at = torch.arange(count, device=best.device)[:, None], torch.arange(heads, device=best.device)
+    rotation = turned[*at, best % turns]
+    rotation = torch.where((best < turns)[..., None, None], rotation, half_turned(rotation))
+    return rotation, shifts[shift[*at, best]]
 
 
 def _turned(views: Tensor, step: float, whole: float) -> Tensor:
