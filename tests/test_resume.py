@@ -284,6 +284,18 @@ def test_two_processes_do_not_work_on_one_run(stopped):
         other.kill()
 
 
+@pytest.mark.parametrize("name", ["threads", "memory"])
+def test_none_of_what_is_needed_is_refused(stopped, name):
+    with pytest.raises(InputError, match=f"--{name} 0 is not a number of"):
+        resume(stopped, **{name: 0})
+
+
+def test_other_memory_is_taken_and_written_down(stopped):
+    resume(stopped, memory=0.001)
+    assert "memory = 0.001" in (stopped / "config.toml").read_text()
+    assert "are kept in memory" in (stopped / "log.txt").read_text(), "said when it began"
+
+
 def test_other_threads_are_taken_and_written_down(stopped):
     resume(stopped, threads=2)
     assert "threads = 2" in (stopped / "config.toml").read_text()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _CHUNK_PIXELS = 1 << 23
 _BACKGROUND_RADIUS = 0.45
 _SAME_LATTICE = 1e-6
-_NO_NOISE = 1e-3
+_NO_NOISE = 1e-5
 """Range of a background's pixels, over that of its image's, that is no noise's."""
 
 _SQUARED = (1e-12, 1e12)

@@ -76,12 +76,8 @@ def resume(
         if origin is not None:
             origin.refuse_changes(config, folder.path / "config.toml")
         settings = Settings.from_table((origin.settings if origin else config) | {"out": run})
-        settings = replace(
-            settings,
-            threads=threads or settings.threads,
-            device=device or settings.device,
-            memory=memory or settings.memory,
-        )
+        given = {"threads": threads, "device": device, "memory": memory}
+        settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
         checkpoint = Checkpoints(folder.checkpoints).newest()
         if checkpoint and device is None:
             _refuse_another_device(checkpoint.device, settings)
