@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -76,7 +77,7 @@ def resume(
         if origin is not None:
             origin.refuse_changes(config, folder.path / "config.toml")
         settings = Settings.from_table((origin.settings if origin else config) | {"out": run})
-        given = {"threads": threads, "device": device, "memory": memory}
+        given: dict[str, Any] = {"threads": threads, "device": device, "memory": memory}
         settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
         checkpoint = Checkpoints(folder.checkpoints).newest()
         if checkpoint and device is None:
