@@ -92,7 +92,7 @@ class HeadProposals:
         self.trained = True
 
     def state(self) -> State:
-        """Weights, what the optimiser remembers, and the randomness; before any of it was used, the seed says it all."""
+        """Weights, what the optimiser remembers, and the randomness; before any of it was used, the seed says the rest."""
         if not self.trained:
             return {"trained": False, "frame": self.frame}
         return {
