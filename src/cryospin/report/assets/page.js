@@ -109,6 +109,9 @@
     turned = true;
     const distance = 1.08 * radius() * Math.max(1, box.clientWidth / box.clientHeight) / Math.tan(Math.PI / 9);
     viewer.setView([0, 0, 0, 150 - distance, 0, 0, 0, 1]);
+    // By itself 3Dmol cuts off what lies more than 50 from the middle.
+    const corner = voxel * Math.hypot(nx, ny, nz) / 2;
+    viewer.setSlab(-corner, corner);
     viewer.rotate(-70, "x");
     viewer.rotate(25, "y");
   }
