@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
+from cryospin.cli.input import CTF_HELP, DATADIR_HELP, INPUT, First, Particles, ParticlesIndex, Recentre
 from cryospin.cli.progress import duration, progress, say
 
 if TYPE_CHECKING:
     from cryospin.engine.assign import Trial
 
-_INPUT, _METHOD, _MACHINE = "Input", "Method", "Machine"
+_METHOD, _MACHINE = "Method", "Machine"
 _AS_USUAL = 0.15
 
 
@@ -32,28 +32,14 @@ def assign(
     invert: Annotated[
         bool | None,
         typer.Option(
-            help="Protein is dark (--invert) or white (--no-invert); as in the run by default.", rich_help_panel=_INPUT
+            help="Protein is dark (--invert) or white (--no-invert); as in the run by default.", rich_help_panel=INPUT
         ),
     ] = None,
-    recentre: Annotated[
-        bool,
-        typer.Option(
-            "--recentre",
-            help="Centre the particles first by the shifts in the table, of 3D or 2D alignment.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = False,
-    datadir: Annotated[Path | None, typer.Option(help=DATADIR_HELP, rich_help_panel=_INPUT)] = None,
-    ctf: Annotated[Path | None, typer.Option(help=CTF_HELP, rich_help_panel=_INPUT)] = None,
-    first: Annotated[
-        int | None, typer.Option(help="Use only so many particles, from the top.", rich_help_panel=_INPUT)
-    ] = None,
-    particles_index: Annotated[
-        Path | None,
-        typer.Option(
-            help="Use only the rows that this text file lists, one number a line, counted from 0.", rich_help_panel=_INPUT
-        ),
-    ] = None,
+    recentre: Recentre = False,
+    datadir: Annotated[Path | None, typer.Option(help=DATADIR_HELP, rich_help_panel=INPUT)] = None,
+    ctf: Annotated[Path | None, typer.Option(help=CTF_HELP, rich_help_panel=INPUT)] = None,
+    first: First = None,
+    particles_index: ParticlesIndex = None,
     threads: Annotated[int | None, typer.Option(help="Cores to use; all by default.", rich_help_panel=_MACHINE)] = None,
 ) -> None:
     """Find poses for new particles in the map of a finished run.

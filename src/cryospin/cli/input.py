@@ -17,3 +17,23 @@ Particles = Annotated[
 
 DATADIR_HELP = "Folder to look for image stacks in first."
 CTF_HELP = "For image stacks, a .star or .cs with the CTF of each image; for a .cs, its passthrough file."
+
+INPUT = "Input"
+
+First = Annotated[int | None, typer.Option(help="Use only so many particles, from the top.", rich_help_panel=INPUT)]
+
+ParticlesIndex = Annotated[
+    Path | None,
+    typer.Option(
+        help="Use only the rows that this text file lists, one number a line, counted from 0.", rich_help_panel=INPUT
+    ),
+]
+
+Recentre = Annotated[
+    bool,
+    typer.Option(
+        "--recentre",
+        help="Centre the particles first by the shifts in the table, of 3D or 2D alignment.",
+        rich_help_panel=INPUT,
+    ),
+]

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from cryospin.cli.failing import resumable
-from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
+from cryospin.cli.input import CTF_HELP, DATADIR_HELP, INPUT, First, Particles, ParticlesIndex, Recentre
 from cryospin.cli.listening import RunListener
 from cryospin.cli.progress import progress
 from cryospin.errors import InputError
 
-_INPUT, _PARTICLE, _METHOD, _MACHINE = "Input", "Particle", "Method", "Machine"
+_PARTICLE, _METHOD, _MACHINE = "Particle", "Method", "Machine"
 
 
 def reconstruct(
@@ -81,36 +81,22 @@ def reconstruct(
     ] = "refinement",
     invert: Annotated[
         bool | None,
-        typer.Option(help="Protein is dark (--invert) or white (--no-invert); detected by default.", rich_help_panel=_INPUT),
+        typer.Option(help="Protein is dark (--invert) or white (--no-invert); detected by default.", rich_help_panel=INPUT),
     ] = None,
-    datadir: Annotated[Path | None, typer.Option(help=DATADIR_HELP, rich_help_panel=_INPUT)] = None,
+    datadir: Annotated[Path | None, typer.Option(help=DATADIR_HELP, rich_help_panel=INPUT)] = None,
     ctf: Annotated[
         Path | None,
         typer.Option(
             help=CTF_HELP,
-            rich_help_panel=_INPUT,
+            rich_help_panel=INPUT,
         ),
     ] = None,
-    first: Annotated[
-        int | None, typer.Option(help="Use only so many particles, from the top.", rich_help_panel=_INPUT)
-    ] = None,
-    particles_index: Annotated[
-        Path | None,
-        typer.Option(
-            help="Use only the rows that this text file lists, one number a line, counted from 0.", rich_help_panel=_INPUT
-        ),
-    ] = None,
-    recentre: Annotated[
-        bool,
-        typer.Option(
-            "--recentre",
-            help="Centre the particles first by the shifts in the table, of 3D or 2D alignment.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = False,
+    first: First = None,
+    particles_index: ParticlesIndex = None,
+    recentre: Recentre = False,
     truth_poses: Annotated[
         Path | None,
-        typer.Option(help="True poses of simulated images, to follow the error in metrics.jsonl.", rich_help_panel=_INPUT),
+        typer.Option(help="True poses of simulated images, to follow the error in metrics.jsonl.", rich_help_panel=INPUT),
     ] = None,
     shifts: Annotated[
         str,

@@ -54,7 +54,7 @@ def pose_errors(
     for flipped in (False, True):
         own = (flip_hand(rotation) if flipped else rotation).double()
         turn = _global_turn(own, true_rotation.double(), group.double())
-        nearest = _nearest_equivalent(own @ turn, true_rotation.double(), group.double())
+        nearest = nearest_mate(true_rotation.double(), own @ turn, group.double())
         # The hand that more poses agree with: where half of them are wrong, the median tells nothing.
         agreement = torch.exp(-chordal_distance_squared(own @ turn, nearest) / _WIDE**2).sum()
         results.append((float(agreement), distance_deg(own @ turn, nearest), flipped, turn))
@@ -71,15 +71,10 @@ def _global_turn(rotation: Tensor, true: Tensor, group: Tensor) -> Tensor:
     miss = torch.stack([chordal_distance_squared(turned, true[witness] @ g) for g in group]).amin(0)
     turn = hypotheses[torch.exp(-miss / _WIDE**2).sum(1).argmax()]
     for width in (_WIDE, *[_NARROW] * 15):
-        target = _nearest_equivalent(rotation @ turn, true, group)
+        target = nearest_mate(true, rotation @ turn, group)
         weight = torch.exp(-chordal_distance_squared(rotation @ turn, target) / width**2)
         turn = mean_rotation(rotation.mT @ target, weight + 1e-12)
     return turn
-
-
-def _nearest_equivalent(rotation: Tensor, true: Tensor, group: Tensor) -> Tensor:
-    """The symmetry mate of each true rotation that lies nearest."""
-    return nearest_mate(true, rotation, group)
 
 
 def _shift_errors(rotation: Tensor, shift: Tensor, true_shift: Tensor, error: Tensor) -> Tensor:
