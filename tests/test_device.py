@@ -120,6 +120,41 @@ class Interrupting(Silence):
             raise Interrupted
 
 
+@pytest.fixture
+def far_away(monkeypatch):
+    """Runs on a device that is told from the CPU only by refusing to mix with it; called where it has no room for images."""
+    room = [True]
+    monkeypatch.setattr(dispatch, "kernels_for", lambda device: FAR_KERNELS if device.type == "cuda" else cpu)
+    monkeypatch.setattr(packing, "Upload", FarUpload)
+    monkeypatch.setattr(preparation, "fits_on", lambda device, count, box: room[0])
+    monkeypatch.setattr("cryospin.checkpoints.SHARE", float("inf"))
+    # Without CUDA, PyTorch only says that there is no bfloat16 on it.
+    monkeypatch.setattr("cryospin.proposals.heads.torch.autocast", lambda *a, **k: warnings.catch_warnings())
+    return lambda: room.__setitem__(0, False)
+
+
+def stopped_and_resumed(monkeypatch, chosen, run, epochs, **more):
+    """A run there that was stopped after so many epochs, then finished."""
+    monkeypatch.setattr(settings, "choose", lambda name: Choice(FAR, "not really there"))
+    with far_device():
+        with pytest.raises(Interrupted):
+            reconstruct(Settings(**chosen, **more, out=run), Interrupting(epochs))
+        assert resume(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["paper", "cryoai"])
+@pytest.mark.usefixtures("far_away")
+def test_a_preset_that_learns_goes_on_on_a_device(images, tmp_path, monkeypatch, preset):
+    options = {"channels": (8, 8, 8, 8, 8), "features": (16, 8), "encoding_epochs": 3}
+    options |= {"decoding_epochs": 2} if preset == "paper" else {"implicit_width": 16}
+    chosen = {"particles": images / "particles.star", "preset": preset, "threads": 1, "options": options}
+    reconstruct(Settings(**chosen, out=tmp_path / "near", device="cpu"))
+    stopped_and_resumed(monkeypatch, chosen, tmp_path / "far", 2)
+    for name in ("map.mrc", "map_from_poses.mrc"):
+        assert torch.equal(read_map(tmp_path / "far" / name)[0], read_map(tmp_path / "near" / name)[0])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("proposals", "symmetry", "room", "memory", "where", "stops"),
@@ -132,31 +167,22 @@ class Interrupting(Silence):
     ids=["resident", "symmetric", "in memory", "on disk"],
 )
 def test_a_run_on_a_device_keeps_everything_there(
-    images, tmp_path, monkeypatch, proposals, symmetry, room, memory, where, stops
+    images, tmp_path, monkeypatch, far_away, proposals, symmetry, room, memory, where, stops
 ):
-    # The same steps on a device that is told from the CPU only by refusing to mix with it, and the same result; also where
-    # it was stopped on the way.
-    monkeypatch.setattr(dispatch, "kernels_for", lambda device: FAR_KERNELS if device.type == "cuda" else cpu)
-    monkeypatch.setattr(packing, "Upload", FarUpload)
-    monkeypatch.setattr(preparation, "fits_on", lambda device, count, box: room)
+    # The same steps, and the same result; also where it was stopped on the way.
+    if not room:
+        far_away()
     monkeypatch.setattr("cryospin.proposals.grid._FINEST_STEP_DEG", 30.0)
     for module in ("explore_grid", "explore_heads"):
         monkeypatch.setattr(f"cryospin.engine.{module}._EPOCHS", 2)
     monkeypatch.setattr("cryospin.engine.explore_grid._BATCHES", 2)
     monkeypatch.setattr("cryospin.engine.refine.Refinement.epochs", 3)
     monkeypatch.setattr("cryospin.stages.COMPETITORS", 80)
-    monkeypatch.setattr("cryospin.checkpoints.SHARE", float("inf"))
-    # Without CUDA, PyTorch only says that there is no bfloat16 on it.
-    monkeypatch.setattr("cryospin.proposals.heads.torch.autocast", lambda *a, **k: warnings.catch_warnings())
     chosen = {"particles": images / "particles.star", "proposals": proposals, "threads": 1, "starts": 1, "memory": memory}
     chosen["symmetry"] = symmetry
     near = reconstruct(Settings(**chosen, out=tmp_path / "near", device="cpu"))
-    monkeypatch.setattr(settings, "choose", lambda name: Choice(FAR, "not really there"))
     run = tmp_path / "far"
-    with far_device():
-        with pytest.raises(Interrupted):
-            reconstruct(Settings(**chosen, out=run, truth_poses=images / "truth.star"), Interrupting(stops))
-        assert resume(run)
+    stopped_and_resumed(monkeypatch, chosen, run, stops, truth_poses=images / "truth.star")
     log = (run / "log.txt").read_text()
     assert "computing on cuda:0 (not really there)" in log
     assert f"are kept {where}\n" in log

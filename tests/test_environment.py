@@ -7,7 +7,8 @@ import os
 import llvmlite.binding as llvm
 import pytest
 
-from cryospin.environment import allowed_cores, quick_at_bfloat16
+from cryospin.environment import allowed_cores, cores_to_use, quick_at_bfloat16
+from cryospin.errors import InputError
 from cryospin.settings import Settings
 
 
@@ -37,3 +38,15 @@ def test_a_system_that_cannot_say_which_cores_are_allowed_has_them_all(monkeypat
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     assert allowed_cores() == 7
     assert Settings(particles=tmp_path / "p.star", out=tmp_path / "run").cores == 7
+
+
+@pytest.mark.parametrize("threads", [0, -1, 5000])
+def test_numbers_of_threads_that_no_run_can_use_are_refused(threads):
+    with pytest.raises(InputError, match=rf"--threads {threads} is not a number of cores.*Give 1 to 256"):
+        cores_to_use(threads)
+
+
+def test_more_threads_than_cores_are_allowed(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2}, raising=False)
+    assert cores_to_use(None) == 2
+    assert cores_to_use(16) == 16

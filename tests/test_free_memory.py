@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cryospin.memory import available_gib
+from cryospin.memory import available_gib, needed_gib
 
 GIB = 2**30
 
@@ -65,3 +65,14 @@ def test_more_taken_than_allowed_leaves_nothing(system):
     root = system(proc__self__cgroup="0::/\n")
     limits(root / "sys/fs/cgroup", GIB, 2 * GIB)
     assert available_gib(root) == 0
+
+
+def test_sums_of_each_thread_count_up_to_a_bound():
+    def more(box):
+        return [needed_gib(1000, box, threads) - needed_gib(1000, box, 1) for threads in (2, 8, 64)]
+
+    assert more(128)[0] == pytest.approx(0.125, rel=0.1)
+    assert more(128)[2] < 4
+    two, eight, many = more(256)
+    assert two == pytest.approx(1, rel=0.1)
+    assert eight == many == pytest.approx(3, rel=0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -152,6 +153,15 @@ def test_images_of_two_physical_boxes_come_to_one_lattice(imaged, blobs, tmp_pat
     packed = both.pack(32)
     assert torch.equal(packed.observations.images[::2], wide.pack(32).observations.images)
     assert likeness(part(packed, 1), part(packed, 0), radius=12) > 0.95
+
+
+def test_some_of_a_mixed_set_are_packed_as_in_all_of_it(imaged, blobs, tmp_path):
+    simulate(blobs.density(32), 6.0, 12, tmp_path / "wide", ImagingConditions(**CLEAR), seed=4)
+    both = mixed(tmp_path, ParticleSet.load(tmp_path / "wide" / "truth.star"), imaged("small"))
+    small = np.arange(1, 24, 2)
+    some, all_of_them = both.take(small).pack(24).observations, both.pack(24).observations
+    assert torch.equal(some.images, all_of_them.images[1::2])
+    assert torch.equal(some.ctf, all_of_them.ctf[1::2])
 
 
 def test_a_mixed_set_of_odd_boxes_has_a_lattice(imaged, tmp_path):

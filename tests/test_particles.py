@@ -240,7 +240,7 @@ def test_a_sign_that_all_share_is_left_to_the_images(table):
 
 def test_some_of_the_particles_of_mixed_sign_are_turned_over_as_all_are(table):
     whole = signed(load(table), 1, -1)
-    some = ParticleSet(whole.table.take(np.arange(1, 12, 2)), whole.images.take(np.arange(1, 12, 2)))
+    some = whole.take(np.arange(1, 12, 2))
     all_of_them = whole.pack(24, invert=False).observations.images
     assert torch.equal(some.pack(24, invert=False).observations.images, all_of_them[1::2])
 

@@ -70,3 +70,9 @@ def test_a_list_that_is_missing_is_refused(tmp_path):
         Selection(index=tmp_path / "none.txt").rows(8, TABLE)
     with pytest.raises(InputError, match="no such file"):
         Selection(index=tmp_path).rows(8, TABLE)
+
+
+@pytest.mark.parametrize("first", [0, -3])
+def test_a_number_that_is_none_is_refused(first):
+    with pytest.raises(InputError, match=rf"--first {first} is not a number of particles\. Give 1 or more"):
+        Selection(first=first)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cryospin.engine.assign import Assigner, Trial
 from cryospin.engine.likeness import likeness
+from cryospin.environment import cores_to_use
 from cryospin.errors import InputError
 from cryospin.findings import Findings
 from cryospin.formats.table import AssignedPoses
@@ -114,7 +115,7 @@ def assign(
     out = Path(out)
     refuse_to_replace(out, _WRITTEN)
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(cores_to_use(threads))
     model = Model.of_run(Path(run))
     _check_proposals(model, proposals)
     proposals = proposals if model.heads else "grid"
@@ -123,14 +124,14 @@ def assign(
     with _made(out):
         inverted = _inverted(model, new, box) if invert is None else invert
         assigner, progress, seconds = Assigner(model, proposals, box), reading(len(new)), 0.0
-        found: list[_Part] = []
-        for part in _parts(new):
-            packed = part.pack(box, invert=inverted, recentre=recentre)
+        parts, found = _parts(len(new)), list[_Part]()
+        for rows in parts:
+            packed = new.take(rows).pack(box, invert=inverted, recentre=recentre)
             started = time.monotonic()
             found.append(_assigned(assigner, packed))
             seconds += time.monotonic() - started
-            progress(len(part))
-        result = _joined(found, assigner, seconds, new.table.findings)
+            progress(len(rows))
+        result = _joined(found, parts, assigner, seconds, new.table.findings)
         _write(new, result, out)
     return result
 
@@ -179,10 +180,10 @@ def _inverted(model: Model, new: ParticleSet, box: int) -> bool:
     return new.looks_dark(box) if model.signed or new.table.sign is not None else model.invert
 
 
-def _parts(new: ParticleSet) -> Iterator[ParticleSet]:
-    for start in range(0, len(new), _CHUNK):
-        rows = np.arange(start, min(start + _CHUNK, len(new)))
-        yield ParticleSet(new.table.take(rows), new.images.take(rows))
+def _parts(count: int) -> list[np.ndarray]:
+    """Rows in parts that are each spread over the whole table: the first tells what is usual in all of it."""
+    number = -(-count // _CHUNK)
+    return [np.arange(part, count, number) for part in range(number)]
 
 
 def _assigned(assigner: Assigner, packed: Packed) -> _Part:
@@ -200,9 +201,12 @@ def _assigned(assigner: Assigner, packed: Packed) -> _Part:
     )
 
 
-def _joined(parts: list[_Part], assigner: Assigner, seconds: float, findings: Findings) -> Assignment:
-    model = assigner.model
-    found = _Part(*(torch.cat(field) for field in zip(*parts, strict=True)))
+def _joined(
+    found_in: list[_Part], parts: list[np.ndarray], assigner: Assigner, seconds: float, findings: Findings
+) -> Assignment:
+    """What was found in all parts, in the order of the table."""
+    model, place = assigner.model, torch.from_numpy(np.concatenate(parts)).argsort()
+    found = _Part(*(torch.cat(field)[place] for field in zip(*found_in, strict=True)))
     half = torch.randperm(len(found.rotation), generator=torch.Generator().manual_seed(model.seed + 3)) % 2 + 1
     confidence = found.share * likeness(found.shortfall, found.reach)
     poses = ParticlePoses(found.rotation.double().numpy(), found.shift.numpy(), confidence.numpy(), half.numpy())

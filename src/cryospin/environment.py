@@ -7,7 +7,12 @@ import platform
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
+from cryospin.errors import InputError
+
 _PACKAGES = ("cryospin", "torch", "numba", "numpy", "scipy", "pandas", "mrcfile", "gemmi", "torch-ctf", "roma")
+
+_MOST_THREADS = 256
+"""More than there are cores are allowed: as many threads as before give the same result."""
 
 
 def versions() -> dict[str, str]:
@@ -25,6 +30,18 @@ def _installed(name: str) -> str:
 def allowed_cores() -> int:
     """How many cores this process may use; not every system can say, and then all there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores_to_use(threads: int | None) -> int:
+    """How many cores were asked for, or all this process may use; raises `InputError` for what no run can use."""
+    if threads is None:
+        return allowed_cores()
+    most = max(_MOST_THREADS, allowed_cores())
+    if not 1 <= threads <= most:
+        raise InputError(
+            f"--threads {threads} is not a number of cores that can be used", remedy=f"Give 1 to {most}; all by default"
+        )
+    return threads
 
 
 @lru_cache

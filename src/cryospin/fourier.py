@@ -153,21 +153,16 @@ class FourierGrid:
 
     def shell_of_points(self, device: torch.device = CPU) -> Tensor:
         """Distance of each lattice point from the origin in cycles per box, float32, shape `shape`."""
-        return _shell_of_points(self, device)
+        return self.points(device).norm(dim=-1)
 
     def nearest_shell(self, device: torch.device = CPU) -> Tensor:
         """Shell that each lattice point belongs to, int32, shape `shape`; all beyond `radius` are `radius + 1`."""
         return _nearest_shell(self, device)
 
 
-@lru_cache(maxsize=16)
-def _shell_of_points(grid: FourierGrid, device: torch.device) -> Tensor:
-    return grid.points(device).norm(dim=-1)
-
-
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=2)
 def _nearest_shell(grid: FourierGrid, device: torch.device) -> Tensor:
-    return _shell_of_points(grid, device).round().int().clamp_(max=grid.radius + 1)
+    return grid.shell_of_points(device).round().int().clamp_(max=grid.radius + 1)
 
 
 def map_to_grid(density: Tensor, grid: FourierGrid) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from cryospin.kernels.threads import PRIVATE_BYTES
 from cryospin.packing import bytes_packed
 
 _GIB = 2**30
@@ -15,16 +16,20 @@ _GIB = 2**30
 # With images in memory, 50,000 of 128 pixels are put at 5.65 GiB; their run's peak was 5.49 (docs/benchmarks.md).
 # With images on disk a run also holds blocks of them, and pages of the file that are mapped while they are read, which
 # are not counted here.
-_START_GIB, _BYTES_PER_VOXEL, _BYTES_PER_PARTICLE = 0.9, 510.0, 6000.0
+_START_GIB, _BYTES_PER_VOXEL, _BYTES_PER_PARTICLE = 0.9, 382.0, 6000.0
+
+_BYTES_PER_VOXEL_AND_THREAD = 64.0
+"""Of sums that each thread has to itself."""
 
 _USABLE = 0.7
 """Share of the free memory that a run may take unless told otherwise."""
 
 
-def needed_gib(count: int, box: int, *, on_disk: bool = False) -> float:
+def needed_gib(count: int, box: int, threads: int, *, on_disk: bool = False) -> float:
     """Peak of a run of `count` particles at a working box, its packed images in memory or on disk."""
     packed = 0 if on_disk else bytes_packed(count, box)
-    return _START_GIB + (packed + count * _BYTES_PER_PARTICLE + box**3 * _BYTES_PER_VOXEL) / _GIB
+    private = min(threads * box**3 * _BYTES_PER_VOXEL_AND_THREAD, max(PRIVATE_BYTES, box**3 * _BYTES_PER_VOXEL_AND_THREAD))
+    return _START_GIB + (packed + count * _BYTES_PER_PARTICLE + box**3 * _BYTES_PER_VOXEL + private) / _GIB
 
 
 def available_gib(system: Path = Path("/")) -> float | None:
@@ -75,11 +80,11 @@ def fits_on(device: torch.device, count: int, box: int) -> bool:
     return bytes_packed(count, box) <= _USABLE * free
 
 
-def fits_in_memory(count: int, box: int, budget: float | None) -> bool:
+def fits_in_memory(count: int, box: int, threads: int, budget: float | None) -> bool:
     """Whether packed images can stay in memory.
 
     budget: GiB the run may take; None for most of what is free
     """
     if budget is None and (free := available_gib()) is not None:
         budget = _USABLE * free
-    return budget is None or needed_gib(count, box) <= budget
+    return budget is None or needed_gib(count, box, threads) <= budget

@@ -18,6 +18,7 @@ from cryospin.errors import InputError
 from cryospin.formats.stack import ImageLocation, read_images, unusable
 from cryospin.fourier import CPU, HalfDisc, pack
 from cryospin.kernels.types import Observations
+from cryospin.noise import noise_groups
 from cryospin.optics import contrast_transfer, odd_aberration
 from cryospin.resampling import Resampler
 from cryospin.transfer import Upload
@@ -93,11 +94,12 @@ def pack_particles(
         images.put(at, packed.neg_() if inverted else packed)
         ctf.put(at, work.transfer(rows))
         progress(len(rows))
+    group = noise_groups(particles.table.optics.group)
     observations = Observations(
         images=images.finish(),
         ctf=ctf.finish(),
-        weight=torch.ones(1, len(disc), device=device),
-        group=torch.zeros(count, dtype=torch.long, device=device),
+        weight=torch.ones(int(group.max()) + 1, len(disc), device=device),
+        group=group.to(device),
         scale=torch.ones(count, device=device),
         disc=HalfDisc.build(disc.radius, device),
         box=box,
@@ -115,7 +117,7 @@ def looks_dark(particles: ParticleSet, box: int) -> bool:
 class _Packing:
     """How the images of a set become coefficients.
 
-    centre: displacements to undo, float64 `(N, 2)`, Å, or None where none are
+    centre: displacements to undo, float64 `(N, 2)`, Å; 0 where none are
     """
 
     particles: ParticleSet

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cryospin.errors import InputError
@@ -47,10 +48,12 @@ class ParticleSet:
 
     table: metadata
     images: where the images lie
+    whole: of the set that these particles were taken from, its `size_angstrom`; None where they are the whole set
     """
 
     table: ParticleTable
     images: ImageLocation
+    whole: float | None = None
 
     @classmethod
     def load(
@@ -75,9 +78,15 @@ class ParticleSet:
     def __len__(self) -> int:
         return len(self.table)
 
+    def take(self, rows: np.ndarray) -> ParticleSet:
+        """Some of the particles, packed as they are in the whole set."""
+        return ParticleSet(self.table.take(rows), self.images.take(rows), self.size_angstrom)
+
     @property
     def size_angstrom(self) -> float:
         """Physical side of the box, Å; what frequencies in cycles per box refer to. The largest, where sets are mixed."""
+        if self.whole is not None:
+            return self.whole
         return float((self.images.boxes * self.table.optics.of_group("pixel_size").numpy()).max())
 
     @property

@@ -46,12 +46,13 @@ def prepare(
     box = particles.working_box(settings.box)
     _refuse_what_does_not_fit(settings, particles.size_angstrom)
     device = settings.computes_on.device
+    memory = fits_in_memory(len(particles), box, settings.cores, settings.memory)
     resident = device.type != "cpu" and fits_on(device, len(particles), box)
     packed = particles.pack(
         box,
         invert=settings.invert,
         recentre=settings.recentre,
-        folder=None if resident or fits_in_memory(len(particles), box, settings.memory) else _existing(settings.out),
+        folder=None if resident or memory else _existing(settings.out),
         progress=reading(len(particles)),
         device=device,
         resident=resident,

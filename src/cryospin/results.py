@@ -33,6 +33,7 @@ from cryospin.formats.volume import write_map
 from cryospin.formats.whole import refuse_to_replace, whole
 from cryospin.fourier import CPU
 from cryospin.geometry.symmetry import in_asymmetric_unit
+from cryospin.noise import in_the_mean
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.gauss_newton import fits_of
@@ -113,7 +114,7 @@ class Result:
                 heads=heads,
             ),
             measured={
-                "noise": sets.noise.cpu(),
+                "noise": in_the_mean(sets.noise, problem.observations).cpu(),
                 "contrast": contrast.cpu(),
                 "spread": spread.cpu(),
                 "limit": torch.tensor(limit),

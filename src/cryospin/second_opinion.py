@@ -242,9 +242,12 @@ class SecondOpinion:
             f"; on what is not symmetric they agree by {before:.2f}, and by {beyond:.2f} where images took sides anew "
             "at lower frequencies"
         )
-        if beyond < max(_AS_MUCH * before, _UNSYMMETRIC):
+        if max(before, beyond) < _UNSYMMETRIC:
             journal.note(f"{found}; mates count as one pose, and the first poses are kept")
             return self._without_mates(self.first)
+        if beyond < max(_AS_MUCH * before, _UNSYMMETRIC):
+            journal.note(f"{found}; the first poses are kept, and their mates do not count")
+            return self.first
         journal.note(f"{found}; each image counts at all its mates, with the probability of each")
         return _ended(self.first, sides.take(sides.responsibilities() > _COUNTS))
 

@@ -20,6 +20,10 @@ class Selection:
     first: int | None = None
     index: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.first is not None and self.first < 1:
+            raise InputError(f"--first {self.first} is not a number of particles", remedy="Give 1 or more")
+
     def rows(self, count: int, table: Path) -> np.ndarray | None:
         """Rows to keep out of `count`, in the table's order; None for all.
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from cryospin.device import Choice, choose
 from cryospin.engine.learning import Learning
-from cryospin.environment import allowed_cores
+from cryospin.environment import cores_to_use
 from cryospin.errors import InputError
 from cryospin.geometry.symmetry import point_group
 from cryospin.presets.options import LEARNED, learning
@@ -128,15 +128,12 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"--{name.replace('_', '-')} {value:g} is not a positive number of Å")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads {self.threads} is not a number of cores", remedy="Give 1 or more")
+        cores_to_use(self.threads)
         if self.memory is not None and not self.memory > 0:
             raise InputError(f"--memory {self.memory:g} is not a number of GiB", remedy="Give more than 0")
         check_seed(self.seed)
         if self.starts < 1:
             raise InputError(f"--starts {self.starts} is not a number of starts", remedy="Give 1 or more")
-        if self.first is not None and self.first < 1:
-            raise InputError(f"--first {self.first} is not a number of particles", remedy="Give 1 or more")
         if self.impose not in IMPOSE:
             raise InputError(f"--impose {self.impose} is not known", remedy=f"Choose from {', '.join(IMPOSE)}")
         point_group(self.imposed)
@@ -189,7 +186,7 @@ class Settings:
     @property
     def cores(self) -> int:
         """Threads the run uses."""
-        return self.threads or allowed_cores()
+        return cores_to_use(self.threads)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Self:

@@ -42,9 +42,9 @@ def test_from_the_right_map_every_pose_is_found_and_stays(setting):
 def test_noise_is_told_from_what_the_poses_explain(setting):
     problem, density, _ = setting
     competition, _ = compete(problem, density, rounds=1)
-    noise = competition.standing.noise[2 : SHELL + 1]
+    noise = competition.standing.noise[0, 2 : SHELL + 1]
     assert float((noise / NOISE**2 - 1).abs().max()) < 0.25
-    assert float(problem.total[2] / NOISE**2) > 1.5
+    assert float(problem.total[0, 2] / NOISE**2) > 1.5
 
 
 def test_a_wrong_map_fits_worse_and_less_evenly(setting):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cryospin.kernels import cpu
-from cryospin.kernels.threads import for_each_part, parts
+from cryospin.kernels.threads import PRIVATE_BYTES, for_each_part, parts
 
 
 @pytest.fixture
@@ -72,3 +72,10 @@ def test_a_failure_in_a_thread_is_not_lost(set_threads):
 
     with pytest.raises(RuntimeError, match="part 1 failed"):
         for_each_part(work, 4)
+
+
+def test_fewer_parts_are_made_where_each_needs_much_memory(set_threads):
+    set_threads(8)
+    assert len(parts(100)) == 8
+    assert len(parts(100, PRIVATE_BYTES // 3)) == 3
+    assert parts(100, 2 * PRIVATE_BYTES) == [(0, 100)]

@@ -19,5 +19,7 @@ def test_poses_go_on_by_so_much_of_what_they_moved():
 
 def test_poses_that_jumped_stay():
     g = torch.Generator().manual_seed(2)
-    before, now = (Poses(torch.arange(50), random_rotations(50, g), torch.zeros(50, 2)) for _ in range(2))
-    torch.testing.assert_close(ahead(now, before, 0.9).rotation, now.rotation, rtol=0, atol=1e-6)
+    before, now = (Poses(torch.arange(50), random_rotations(50, g), torch.randn(50, 2, generator=g)) for _ in range(2))
+    got = ahead(now, before, 0.9)
+    torch.testing.assert_close(got.rotation, now.rotation, rtol=0, atol=1e-6)
+    assert torch.equal(got.shift, now.shift)

@@ -61,6 +61,17 @@ def test_expectation_shares_each_image_out_and_meets_the_perplexity(setting):
     assert sharp > soft.sharpness, "more poses need a softer posterior"
 
 
+def test_how_far_posteriors_are_softened_is_told_by_images_from_the_whole_table(setting):
+    """The first rows hold three times the contrast: taken for the others they would soften those too far."""
+    volume, observations, _ = setting
+    many = observations.take(torch.arange(COUNT).repeat(40))
+    many = many._replace(weight=many.weight * 0.01)
+    clear = torch.arange(len(many.images)) < 48
+    mixed = many._replace(images=torch.where(clear[:, None], 3, 1) * many.images)
+    usual, told = (search().expectation(volume, GRID, o, 100.0, sharpest=1.0).sharpness for o in (many, mixed))
+    assert told > 0.7 * usual
+
+
 def test_no_posterior_is_sharper_than_asked_for(setting):
     volume, observations, _ = setting
     assert search().expectation(volume, GRID, observations, 1.01, sharpest=1e-3).sharpness == pytest.approx(1e-3)

@@ -47,10 +47,9 @@ def assign(
     Takes some milliseconds an image, and writes the same table. The map stays what it was; half-sets are drawn anew.
     """
     from cryospin import assignment
+    from cryospin.environment import cores_to_use
     from cryospin.selection import Selection
-    from cryospin.settings import Settings
 
-    settings = Settings(particles, out=out, threads=threads, first=first, particles_index=particles_index)
     with progress.deferred("Assigning poses") as reading:
         found = assignment.assign(
             run,
@@ -59,7 +58,7 @@ def assign(
             proposals=proposals,
             invert=invert,
             recentre=recentre,
-            threads=settings.cores,
+            threads=cores_to_use(threads),
             datadir=datadir,
             ctf=ctf,
             selection=Selection(first, particles_index),

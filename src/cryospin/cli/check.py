@@ -38,11 +38,11 @@ def check(
 
     Says what a reconstruction will cost here. Exit status 0 where one would start, 2 where something has to be mended first.
     """
+    from cryospin.environment import cores_to_use
     from cryospin.preflight import preflight
-    from cryospin.settings import Settings
+    from cryospin.selection import Selection
 
-    settings = Settings(particles, out=Path(), threads=threads, first=first, particles_index=particles_index)
-    selection, cores = settings.selection, settings.cores
+    selection, cores = Selection(first, particles_index), cores_to_use(threads)
     # A sample is read at once, and JSON stands alone.
     silence = nullcontext(lambda total: lambda n: None)
     with progress.deferred("Reading images") if deep and not as_json else silence as reading:

@@ -28,7 +28,7 @@ def evaluate(
     datadir: Annotated[
         Path | None, typer.Option(help="Folder to look for image stacks in first.", show_default=False)
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.", show_default=False)] = None,
+    threads: Annotated[int | None, typer.Option(help="Cores to use; all by default.", show_default=False)] = None,
 ) -> None:
     """Compare a map and its poses with the truth, or with another run: rotation, shift and hand are found first.
 
@@ -36,11 +36,11 @@ def evaluate(
     """
     import torch
 
+    from cryospin.environment import cores_to_use
     from cryospin.evaluation.evaluate import evaluate as measure
     from cryospin.formats.whole import whole
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(cores_to_use(threads))
     figures = measure(
         result, truth_map=truth_map, truth_poses=truth_poses, symmetry=symmetry, ceiling=ceiling, datadir=datadir
     )

@@ -21,7 +21,7 @@ from cryospin.engine.problem import SHIFT_LIMIT, SHIFT_SD
 from cryospin.fourier import FourierGrid, map_to_grid
 from cryospin.kernels.types import Fit, Observations
 from cryospin.model import Model
-from cryospin.noise import weighted
+from cryospin.noise import at_the_level_of, weighted
 from cryospin.poses.gauss_newton import fits_of, refine_poses
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.proposals.grid import GridSearch
@@ -115,8 +115,10 @@ class Assigner:
 
         observations: packed images, weights still 1
         """
-        noise = self.model.noise[: observations.disc.radius + 1]
-        seen = weighted(observations, noise)
+        last = self.limits[-1]
+        # So far out an image of the run showed its particle less than its noise by far, or the map would have more shells.
+        outer, noise = slice(last * 3 // 4, last + 1), self.model.noise[: observations.disc.radius + 1]
+        seen = weighted(observations, at_the_level_of(observations, noise, outer))
         modes = self._first(seen)
         seen = self._usual(seen)
         for rung in range(1, len(self.limits)):

@@ -109,6 +109,7 @@ def search(
 ) -> Modes:
     """Candidates of every proposer for some images, optimised, as distinct modes.
 
+    observations: up to the lattice's frequency limit or beyond: heads look at a band of their own
     rows: images to search for, int64 `(m,)`; the modes' `image` counts among all observations
     thinning: which candidates to keep
     returns: modes whose `source` counts the proposers' names one after another
@@ -122,7 +123,7 @@ def search(
             poses, source = proposer.propose(volume, grid, few)
             if len(source) == 0:
                 continue
-            poses, misfit = refine_poses(volume, grid, few, poses, steps=_STEPS, shift_sd=shift_sd)
+            poses, misfit = refine_poses(volume, grid, few.up_to(grid.radius), poses, steps=_STEPS, shift_sd=shift_sd)
             poses = poses._replace(image=some[poses.image])
             found.append(Modes(poses, misfit, source + offset).distinct(thinning))
     return Modes.join(*found)

@@ -43,7 +43,7 @@ class Standing:
 
     images: rows of the problem that take part
     density: the map
-    noise: power of each shell
+    noise: power of each noise group in each shell
     modes: the images' hypotheses, their `image` counted among `images`; None before the first round
     """
 
@@ -106,15 +106,17 @@ class Competition:
     def round(self, radius: int) -> EpochRecord:
         """New candidates at a frequency limit, then soft EM."""
         radius = min(radius, self.problem.last_shell)
-        observations = self.problem.observations.up_to(radius).take(self.standing.images)
+        everything = self.problem.seen(radius).take(self.standing.images)
+        observations = everything.up_to(radius)
         before = self.standing.modes.best() if self.standing.modes is not None else None
-        modes = self._candidates(observations, radius)
+        modes = self._candidates(everything, radius)
         modes = self._follow(observations, modes, radius)
         self.standing.modes = modes
         best = modes.best()
-        seen = weighted(observations, self.standing.noise)
+        seen = weighted(everything, self.standing.noise)
         for proposer in self.proposers:
             proposer.learn(seen, best.poses)
+        seen = seen.up_to(radius)
         change = (
             distance_modulo_deg(best.poses.rotation, before.poses.rotation, self.problem.early_group)
             if before is not None
@@ -140,7 +142,8 @@ class Competition:
         parts = []
         if self.standing.modes is not None:
             kept = self.standing.modes
-            poses, misfit = refine_poses(volume, grid, some, kept.poses, steps=_STEPS, shift_sd=problem.shift_sd)
+            seen = some.up_to(radius)
+            poses, misfit = refine_poses(volume, grid, seen, kept.poses, steps=_STEPS, shift_sd=problem.shift_sd)
             parts.append(Modes(poses, misfit, torch.full_like(kept.source, len(self.names) - 1)))
         everyone = torch.arange(len(some.images), device=volume.device)
         thinning = Thinning.at(radius, group=problem.early_group)
@@ -171,7 +174,7 @@ class Competition:
         self.standing.density = accumulated.solve(self.problem.signal, radius)
         volume, grid = self.problem.masked_volume(self.standing.density, radius)
         residual = residual_power(volume, grid, some, modes.best().poses)
-        self.standing.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])
+        self.standing.noise = torch.cat([residual, self.problem.noise[:, radius + 1 :]], dim=1)
         return volume, grid
 
     def _judge(self, modes: Modes, change: Tensor | None, radius: int) -> None:

@@ -107,7 +107,7 @@ class GridExploration:
         self.volume.fade(_MEMORY)
         self.volume.add_slices(found.rotations, some.disc, found.sums.numerator, found.sums.denominator)
         residual = residual_power(volume, grid, some, found.best)
-        self.noise[: radius + 1] = _NOISE_MEMORY * self.noise[: radius + 1] + (1 - _NOISE_MEMORY) * residual
+        self.noise[:, : radius + 1] = _NOISE_MEMORY * self.noise[:, : radius + 1] + (1 - _NOISE_MEMORY) * residual
         self.done += 1
         return float(misfit.mean())
 

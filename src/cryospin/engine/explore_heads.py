@@ -94,7 +94,7 @@ class HeadExploration:
     def _batch(self, rows: Tensor, progress: float) -> Modes:
         """Candidates compete, the volume follows, the heads learn; returns the winners."""
         problem, radius = self.problem, self._limit(progress)
-        everything = problem.observations.up_to(max(radius, min(10, problem.last_shell))).take(rows)
+        everything = problem.seen(radius).take(rows)
         seen = weighted(everything, self.noise)
         some = seen.up_to(radius)
         volume, grid = problem.masked_volume(self.volume.solve(problem.signal, radius), radius)
@@ -108,7 +108,7 @@ class HeadExploration:
         self.volume.fade(_MEMORY)
         self.volume.add(some, modes.poses.take(worth), share[worth])
         residual = residual_power(volume, grid, some, best.poses)
-        self.noise[: radius + 1] = _NOISE_MEMORY * self.noise[: radius + 1] + (1 - _NOISE_MEMORY) * residual
+        self.noise[:, : radius + 1] = _NOISE_MEMORY * self.noise[:, : radius + 1] + (1 - _NOISE_MEMORY) * residual
         self.proposer.heads.learn(seen, best.poses)
         return best
 

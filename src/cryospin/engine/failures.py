@@ -49,8 +49,8 @@ class Examination:
 def examine(problem: Problem, standing: Standing, radius: int, heads: HeadProposals | None) -> Examination:
     """Put a start to every test, at the frequency limit of its last round."""
     assert standing.modes is not None, "a round leaves modes"
-    radius = min(radius, problem.last_shell)
-    images, best = weighted(problem.observations.take(standing.images), standing.noise), standing.modes.best()
+    radius, best = min(radius, problem.last_shell), standing.modes.best()
+    images = weighted(problem.seen(radius).take(standing.images), standing.noise)
     some, half = images.up_to(radius), halved(len(standing.images), problem.device)
     volumes = half_volumes(problem, some, standing.modes, half)
     gained = gains(problem, some, best, half, volumes)

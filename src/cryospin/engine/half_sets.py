@@ -33,7 +33,7 @@ class HalfSets:
 
     problem: the images
     half: 0 or 1 for each image, fixed
-    noise: power of each shell
+    noise: power of each noise group in each shell
     density: the map both halves start from, any box
 
     scale: contrast of each image, 1 on average
@@ -125,7 +125,7 @@ class HalfSets:
         observations = self.observations(radius)
         # Others may hold what stood before: a checkpoint, or a refinement that goes on from the same state.
         scale, shortfall = self.scale.clone(), self.shortfall.clone()
-        residual = torch.zeros(radius + 1, dtype=torch.float64, device=self.problem.device)
+        residual = torch.zeros(len(self.noise), radius + 1, dtype=torch.float64, device=self.problem.device)
         for half in (0, 1):
             volume, grid = self.volume(half, radius)
             poses = best.poses.take(self.members(half, best))
@@ -136,7 +136,7 @@ class HalfSets:
             power = residual_power(volume, grid, observations._replace(scale=scale), poses)
             residual += power * len(poses.image) / len(self.problem)
         self.scale, self.shortfall = scale / scale.mean(), shortfall
-        self.noise = torch.cat([residual, self.problem.noise[radius + 1 :]])
+        self.noise = torch.cat([residual, self.problem.noise[:, radius + 1 :]], dim=1)
 
     def update(self, modes: Modes, radius: int) -> None:
         """Half maps up to a shell, filtered by what they agree on, and a mask about what they share."""

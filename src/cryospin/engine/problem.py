@@ -11,6 +11,7 @@ from cryospin.fourier import FourierGrid, map_to_grid
 from cryospin.geometry.rotations import random_rotations
 from cryospin.kernels.types import Observations, Poses
 from cryospin.noise import estimate_spectra, information, weighted
+from cryospin.proposals.heads import INPUT_RADIUS
 from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.mask import spherical_mask
 
@@ -28,8 +29,9 @@ class Problem:
     group: point group imposed on the refinement, `(order, 3, 3)`
     early_group: point group imposed before that, `(order, 3, 3)`: the same, or C1
     last_shell: no frequency beyond this is used, cycles per box
-    total: mean power of the images in each shell, float64 `(radius + 1,)`
-    noise, signal: first estimates of the noise power and of the volume's power before the CTF, like `total`
+    total: mean power of each noise group's images in each shell, float64 `(G, radius + 1)`
+    noise: first estimate of their noise power, like `total`
+    signal: first estimate of the volume's power before the CTF, float64 `(radius + 1,)`
     information: nats by which the right pose of an average image beats no particle, up to each shell
     """
 
@@ -103,6 +105,10 @@ class Problem:
         enough = (self.information >= nats).nonzero()
         shell = int(enough[0]) if len(enough) else most
         return min(max(shell, least), most, self.last_shell)
+
+    def seen(self, radius: int) -> Observations:
+        """All images up to a frequency limit, or as far as heads look where that is farther."""
+        return self.observations.up_to(max(radius, min(INPUT_RADIUS, self.last_shell)))
 
     def angstrom(self, shell: float) -> float:
         """Resolution in Å of a frequency in cycles per box."""

@@ -42,7 +42,9 @@ class Trace:
     @classmethod
     def restored(cls, state: State) -> Trace:
         """The trace whose state this is."""
-        return cls(**{name: state[name] for name in _FIELDS})
+        rows, *records = (state[name] for name in _FIELDS)
+        # They stay on the CPU wherever a run goes on.
+        return cls(rows, *([part.cpu() for part in parts] for parts in records))
 
     def add_guesses(self, rotation: Tensor, loss: Tensor) -> None:
         """An epoch with an encoder is over."""

@@ -28,6 +28,9 @@ _HALF, _GOLD = 0.5, 0.143
 _WITHIN = 0.95
 """Diameter of the sphere, fraction of the box, in which the true map's symmetry is looked for."""
 
+_TRUE = 0.9
+"""Correlation with its turned self from which on a true map has a symmetry; errors modulo one that it has in part flatter."""
+
 _MIRROR = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))
 
 
@@ -102,7 +105,7 @@ class _Axes:
     """A point group, and how its axes stand.
 
     frame: `(3, 3)`, columns are the group's x, y and z axes in the truth's frame
-    own: the axes stand in the standard way in the run's frame, and `frame` is not known
+    own: the run imposed the group, so that its axes stand in the standard way in the run's frame
     """
 
     name: str
@@ -111,19 +114,22 @@ class _Axes:
 
     @classmethod
     def of(cls, run: Path, symmetry: str, truth: Tensor | None) -> _Axes:
-        """As the run imposed them, as they are in the true map, or else in the standard way."""
-        standard, name = torch.eye(3, dtype=torch.float64), symmetry.strip().upper()
-        if len(point_group(symmetry)) > 1 and _imposed(run) == name:
-            return cls(name, standard, own=True)
-        if len(point_group(symmetry)) > 1 and truth is not None:
+        """As the run imposed them, as they are in the true map, or else in the standard way.
+
+        raises: `InputError` where the true map does not have the group
+        """
+        frame, name = torch.eye(3, dtype=torch.float64), symmetry.strip().upper()
+        if len(point_group(symmetry)) == 1:
+            return cls(name, frame, own=False)
+        if truth is not None:
             found = find_symmetry(truth * spherical_mask(truth.shape[0], _WITHIN), name)
-            if not found.holds():
+            if not found.holds() or found.score < _TRUE:
                 raise InputError(
                     f"--symmetry {symmetry}: the true map does not have it (it scores {found.score:.2f} of 1)",
                     remedy="Give the point group of the true map",
                 )
-            return cls(name, found.frame, own=False)
-        return cls(name, standard, own=False)
+            frame = found.frame
+        return cls(name, frame, own=_imposed(run) == name)
 
 
 def _imposed(run: Path) -> str:

@@ -12,9 +12,9 @@ _FARTHEST = 0.1
 def ahead(poses: Poses, before: Poses, momentum: float) -> Poses:
     """Poses beyond where they are, by so much of what they moved since before; those that jumped stay where they are."""
     drift = to_rotation_vectors(poses.rotation @ before.rotation.mT)
-    drift = drift * (drift.norm(dim=1, keepdim=True) < _FARTHEST)
+    goes_on = momentum * (drift.norm(dim=1, keepdim=True) < _FARTHEST)
     return Poses(
         poses.image,
-        turn(poses.rotation, momentum * drift),
-        poses.shift + momentum * (poses.shift - before.shift),
+        turn(poses.rotation, goes_on * drift),
+        poses.shift + goes_on * (poses.shift - before.shift),
     )

@@ -36,11 +36,11 @@ class Estimate:
 def estimate(count: int, box: int, threads: int) -> Estimate:
     """Cost of reconstructing `count` particles at a working box, in pixels."""
     coefficients = count * len(HalfDisc.build(box // 2 - 1))
-    on_disk = not fits_in_memory(count, box, None)
+    on_disk = not fits_in_memory(count, box, threads, None)
     slower = _probe(threads) / _PROBE_SECONDS
     return Estimate(
         seconds=slower * (_START_SECONDS + _SECONDS_PER_COEFFICIENT * coefficients),
-        memory_gib=needed_gib(count, box, on_disk=on_disk),
+        memory_gib=needed_gib(count, box, threads, on_disk=on_disk),
         disk_gib=bytes_packed(count, box) / 2**30 if on_disk else 0.0,
         available_gib=available_gib(),
         threads=threads,

@@ -117,5 +117,5 @@ def _dark(particles: ParticleSet, rows: np.ndarray) -> bool | None:
     if len(rows) < 20:
         return None
     some = rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(np.int64)]
-    part = ParticleSet(particles.table.take(some), particles.images.take(some))
+    part = particles.take(some)
     return part.looks_dark(min(32, part.working_box()))

@@ -222,7 +222,7 @@ class Learn:
 
 
 def _compare(sets: HalfSets, poses: Poses, guesses: Guesses) -> tuple[Modes, Modes, Tensor]:
-    """Final poses against what the heads guessed, by each half's map.
+    """Final poses against what the heads guessed, by the other half's map.
 
     Guesses nearer to the final pose than the map can tell are the same mode and do not compete.
 
@@ -241,14 +241,15 @@ def _compare(sets: HalfSets, poses: Poses, guesses: Guesses) -> tuple[Modes, Mod
 
 
 def _misfit(sets: HalfSets, poses: Poses, radius: int) -> Tensor:
-    """Nats by which each hypothesis is less likely than no particle, float64."""
-    observations, misfit = (
-        sets.observations(radius),
-        torch.zeros(len(poses.image), dtype=torch.float64, device=poses.image.device),
-    )
+    """Nats by which each hypothesis is less likely than no particle, float64, by the map that the other half gives.
+
+    An image is in its own half's map at its final pose, and would prefer it for that.
+    """
+    observations = sets.observations(radius)
+    misfit = torch.zeros(len(poses.image), dtype=torch.float64, device=poses.image.device)
     for half in (0, 1):
         members = (sets.half[poses.image] == half).nonzero()[:, 0]
         some = poses.take(members)
-        fit = fits_of(*sets.volume(half, radius), observations, some)
+        fit = fits_of(*sets.volume(1 - half, radius), observations, some)
         misfit[members] = fit.misfit(observations.scale[some.image]).double()
     return misfit

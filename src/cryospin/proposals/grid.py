@@ -57,7 +57,9 @@ class GridSearch:
         """
         rotations, shifts, prior = self._cells(observations)
         slices = kernels.slices(volume, grid, rotations, observations.disc)
-        probe = observations.take(torch.arange(min(_PROBE_IMAGES, len(observations.images)), device=volume.device))
+        count = len(observations.images)
+        # Rows are in the table's order, and its first images need not be like the others.
+        probe = observations.take(torch.linspace(0, count - 1, min(_PROBE_IMAGES, count)).long().to(volume.device))
         ladder = sharpest * 2.0 ** -torch.arange(0, 10, 1.0, device=volume.device)
         entropy = kernels.grid_entropies(slices, probe, shifts, prior, ladder).mean(0)
         sharpness = _interpolate(math.log(perplexity), entropy, ladder)

@@ -83,7 +83,7 @@ def _thumbnails(
     grid = FourierGrid(disc.radius)
     model = kernels.slices(map_to_grid(density, grid), grid, at.rotation, disc)
     signal = shell_mean((model.real**2 + model.imag**2).mean(0), disc)[disc.shell]
-    gain = some.ctf * signal / (some.ctf**2 * signal + 1 / some.weight[0].clamp_min(1e-12))
+    gain = some.ctf * signal / (some.ctf**2 * signal + 1 / some.weight[some.group].clamp_min(1e-12))
     model *= disc.shift_phase(at.shift, o.box) * some.ctf
     box = min(_THUMBNAIL, o.box)
     return tuple(_unit(unpack((x * gain).to(torch.complex64), disc, box)) for x in (some.images, model))  # type: ignore[return-value]

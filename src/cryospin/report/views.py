@@ -11,7 +11,7 @@ from torch import Tensor
 from cryospin.fourier import CPU, FourierGrid, HalfDisc, map_to_grid, pack, unpack
 from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
-from cryospin.noise import shell_mean
+from cryospin.noise import in_the_mean, shell_mean
 from cryospin.proposals.heads import turn_images
 
 VIEWS = 10
@@ -101,7 +101,7 @@ def _average(o: Observations, poses: Poses, view: Tensor, model: Tensor) -> Tens
     angle = torch.atan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
     images = turn_images(unpack(straight, o.disc, o.box)[:, None], angle, torch.zeros(len(angle), 2))
     mean = pack(images[:, 0].mean(0), o.disc)
-    noise = shell_mean(1 / o.weight[0].clamp_min(1e-12), o.disc)
+    noise = shell_mean(1 / in_the_mean(o.weight, o).clamp_min(1e-12), o.disc)
     signal = shell_mean(model.real**2 + model.imag**2, o.disc)
     power = shell_mean((o.ctf**2).mean(0), o.disc)
     gain = 1 / (power + noise / (len(o.images) * signal).clamp_min(1e-12))

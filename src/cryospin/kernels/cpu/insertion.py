@@ -18,6 +18,8 @@ from cryospin.kernels.cpu.tiles import BLOCK, tiles
 from cryospin.kernels.threads import for_each_part, parts
 from cryospin.kernels.types import Observations, Poses
 
+_BYTES_PER_POINT = 16
+
 
 def insert(
     numerator: Tensor,
@@ -27,16 +29,15 @@ def insert(
     poses: Poses,
     responsibility: Tensor,
 ) -> None:
-    """Add images to a volume's sums at their poses; see `reference.insert`."""
+    """Add images to a volume's sums at their poses, quickest in an order of views; see `reference.insert`."""
     o = observations
     data = (*columns(o), array(poses.image), array(poses.rotation), array(poses.shift), array(responsibility))
     box = F(o.box)
-    order = sorted_by_view(poses.rotation).numpy()
 
     def work(sums, rows):
         _insert_part(sums, grid.half, grid.padding, *data, box, rows)
 
-    _spread(numerator, denominator, order, work)
+    _spread(numerator, denominator, np.arange(len(poses.image)), work)
 
 
 def insert_values(
@@ -63,13 +64,14 @@ def _spread(
     numerator: Tensor, denominator: Tensor, order: np.ndarray, work: Callable[[np.ndarray, np.ndarray], None]
 ) -> None:
     """Insert with one private set of sums a thread, then add the sets in a fixed order."""
-    sums = _workspace(tuple(numerator.shape), len(parts(len(order))))
+    own = numerator.numel() * _BYTES_PER_POINT
+    sums = _workspace(tuple(numerator.shape), len(parts(len(order), own)))
 
     def insert_part(thread: int, start: int, stop: int) -> None:
         _clear(sums[thread])
         work(sums[thread], order[start:stop])
 
-    for_each_part(insert_part, len(order))
+    for_each_part(insert_part, len(order), own)
     targets = torch.view_as_real(numerator).numpy(), denominator.numpy()
     for_each_part(lambda _, first, last: _collect(sums, first, last, *targets), len(numerator))
 
