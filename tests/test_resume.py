@@ -360,7 +360,7 @@ def test_a_full_disk_ends_with_one_line_and_a_run_that_resumes(data, whole, tmp_
     result = call("reconstruct", *arguments(data, out))
     assert result.exit_code == 2
     assert re.fullmatch(
-        rf"cryospin: error: .*step-\d+\.safetensors: No space left on device; once that is mended, "
+        rf"cryospin: error: .*step-\d+\.safetensors: No space left on device; once that is fixed, "
         rf"continue with: cryospin resume {re.escape(str(out))}\n",
         result.stderr,
     )
@@ -375,7 +375,7 @@ def test_a_folder_that_may_not_be_written_to_ends_with_one_line_and_a_run_that_r
         result = call("resume", out)
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
-    assert "Permission denied; once that is mended, continue with: cryospin resume" in result.stderr
+    assert "Permission denied; once that is fixed, continue with: cryospin resume" in result.stderr
     assert resume(out) is True
     assert differences(whole("both"), out) == []
 
@@ -413,7 +413,7 @@ def test_files_that_really_may_not_grow_end_with_one_line_and_a_run_that_resumes
     assert command(*start, whole).returncode == 0
     result = command(*start, out, preexec_fn=_with_small_files(2_000_000))
     assert result.returncode == 2
-    assert re.fullmatch(r"cryospin: error: .*: File too large; once that is mended, continue with: .*\n", result.stderr)
+    assert re.fullmatch(r"cryospin: error: .*: File too large; once that is fixed, continue with: .*\n", result.stderr)
     assert command("resume", out).returncode == 0
     assert differences(whole, out) == []
 

@@ -1,4 +1,4 @@
-"""The one kind of failure a user can mend."""
+"""The one kind of failure a user can fix."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,11 +17,16 @@ def _nothing(place: int) -> str:
     return ""
 
 
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """A text with RELION's columns by other names."""
+    return re.sub(r"\brln\w+", lambda word: names.get(word[0], word[0]), text)
+
+
 class Severity(StrEnum):
     """How much a finding matters."""
 
     error = "error"
-    """Nothing can be reconstructed before it is mended."""
+    """Nothing can be reconstructed before it is corrected."""
     warning = "warning"
     """Suspicious: a run goes on, and may come to nothing."""
     note = "note"
@@ -55,12 +61,17 @@ class Finding:
         """The same of some of the file's particles only, or None where it is about others."""
         return self
 
+    def by_columns(self, names: Mapping[str, str]) -> Finding:
+        """The same with columns by the names that another format has for RELION's."""
+        column = self.column and _renamed(self.column, names)
+        return replace(self, problem=_renamed(self.problem, names), remedy=_renamed(self.remedy, names), column=column)
+
     @property
     def full_remedy(self) -> str:
         """The remedy, and for how many more rows it holds."""
         if self.row is None or self.count is None or self.count < 2:
             return self.remedy
-        more = f"so for {self.count - 1} more row{'s' * (self.count > 2)}"
+        more = f"the same for {self.count - 1} more row{'s' * (self.count > 2)}"
         return f"{self.remedy}; {more}" if self.remedy else more.capitalize()
 
     def __str__(self) -> str:
@@ -102,6 +113,11 @@ class RowsFinding(Finding):
         """For JSON, with all rows, counted from 1."""
         told = {name: value for name, value in vars(self).items() if name not in ("template", "places", "value")}
         return told | {"where": str(self.where), "severity": self.severity.value, "rows": (self.rows + 1).tolist()}
+
+    def by_columns(self, names: Mapping[str, str]) -> Finding:
+        """See `Finding.by_columns`."""
+        template = _renamed(self.template, names)
+        return replace(super().by_columns(names), template=template)  # type: ignore[call-arg]
 
     def within(self, rows: np.ndarray) -> Finding | None:
         """The same of some of the file's particles only, or None where it is about others."""
@@ -174,5 +190,5 @@ class Findings(list[Finding]):
         first, more = errors[0], len(errors) - 1
         remedy = first.full_remedy
         if more:
-            remedy = f"{remedy}. cryospin check lists {more} more problem{'s' * (more > 1)} like this".removeprefix(". ")
+            remedy = f"{remedy}. cryospin check lists {more} more".removeprefix(". ")
         raise InputError(first.problem, where=first.where, remedy=remedy)

@@ -184,7 +184,7 @@ def _look_for_symmetry(result: Result, folder: RunFolder, journal: Journal) -> N
     """Say which point groups the map may have."""
     candidates = recognise(result.maps.map, fsc=result.maps.fsc.masked)
     folder.symmetry(candidates)
-    for line in candidates.lines():
+    for line in candidates.lines(result.maps.size_angstrom):
         journal.note(line)
 
 

@@ -13,22 +13,15 @@ import pandas as pd
 import torch
 
 from cryospin.errors import InputError
-from cryospin.evaluation.fsc import resolution
+from cryospin.evaluation.fsc import GOLD_STANDARD, resolution
 from cryospin.formats.star import StarSource, read_star
 from cryospin.formats.volume import read_map
 from cryospin.geometry.rotations import to_relion_angles
 from cryospin.results import RunFolder
+from cryospin.volume.halves import CURVE_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_CURVES = {
-    "fsc_corrected": "corrected",
-    "fsc_masked": "masked",
-    "fsc_unmasked": "unmasked",
-    "fsc_randomised": "masked, phases randomised",
-}
-_GOLD_STANDARD = 0.143
 
 
 @dataclass(frozen=True)
@@ -125,10 +118,10 @@ class Run:
         return pd.read_csv(self.path / "fsc.csv")
 
     @property
-    def resolution(self) -> float | None:
-        """Å at which the corrected FSC falls below 0.143; None where it never does."""
+    def resolution(self) -> float:
+        """Å at which the corrected FSC falls below 0.143; that of the last shell where it never does."""
         curve = torch.tensor([1.0, *self.fsc["fsc_corrected"]])
-        return resolution(curve, _GOLD_STANDARD, float(self.fsc["resolution_A"][0]))
+        return resolution(curve, GOLD_STANDARD, float(self.fsc["resolution_A"][0]))
 
     @property
     def found_structure(self) -> bool | None:
@@ -145,7 +138,7 @@ class Run:
         """FSC curves over frequency; written to a PNG too where a path is given."""
         from cryospin.report.figures import plot_fsc
 
-        curves = {label: list(self.fsc[name]) for name, label in _CURVES.items()}
+        curves = {label: list(self.fsc[name]) for name, label in CURVE_NAMES.items()}
         return plot_fsc(list(self.fsc["resolution_A"]), curves, path, resolution_A=self.resolution)
 
     def plot_orientations(self, path: str | Path | None = None) -> Figure:

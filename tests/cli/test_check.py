@@ -83,13 +83,13 @@ def test_errors_and_doubts_are_listed_and_counted(sound):
     assert page.index(" Wrong - ") < page.index(" Suspicious - ")
     assert "- stack gone.mrcs not found (looked in " in page
     assert "- optics group opticsGroup1: a voltage of 3 kV is unusual. rlnVoltage counts kV" in page
-    assert page.endswith("Not fit to reconstruct from: 1 thing to mend first.")
+    assert page.endswith("Not fit to reconstruct from: 1 thing to correct first.")
     sound.edit("gone.mrcs", "particles.mrcs", 1)
     sound.edit("_rlnDefocusAngle", "_rlnAngle")
     page = check(sound.star, status=2)
     assert "- row 3 asks for image 999 of particles.mrcs, which holds 220" in page
     assert "rlnDefocusAngle" in page
-    assert page.endswith("Not fit to reconstruct from: 2 things to mend first.")
+    assert page.endswith("Not fit to reconstruct from: 2 things to correct first.")
 
 
 def test_dark_images_that_are_not_normalised_are_no_reason_to_worry(sound):
@@ -104,7 +104,7 @@ def test_a_broken_table_has_a_page_too(sound):
     page = check(sound.star, status=2)
     assert page == (
         f"{sound.star} Wrong - not a STAR file: it has no data_ block. Give a RELION particle table, such as "
-        "run_data.star Not fit to reconstruct from: 1 thing to mend first."
+        "run_data.star Not fit to reconstruct from: 1 thing to correct first."
     )
 
 
@@ -225,10 +225,10 @@ def test_what_a_check_calls_wrong_is_refused_with_the_number_of_further_problems
     assert line.startswith(f"cryospin: error: {sound.star}: row 3 asks for image 999 of particles.mrcs, which holds 220. ")
     assert "cryospin check lists" not in line
     sound.edit("_rlnDefocusAngle", "_rlnAngle")
-    assert refusal(sound).endswith(". cryospin check lists 1 more problem like this")
+    assert refusal(sound).endswith(". cryospin check lists 1 more")
     sound.edit("_rlnSphericalAberration", "_rlnOther")
-    assert refusal(sound).endswith(". cryospin check lists 2 more problems like this")
-    assert "3 things to mend first" in check(sound.star, status=2)
+    assert refusal(sound).endswith(". cryospin check lists 2 more")
+    assert "3 things to correct first" in check(sound.star, status=2)
 
 
 def test_images_that_a_check_calls_wrong_are_refused(sound):

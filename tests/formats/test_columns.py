@@ -48,7 +48,7 @@ def test_what_is_no_number_is_named_with_its_row(columns, word):
     if word != "{row}":
         assert finding.problem == f"row 2 of the particles block: a is {word!r}, not a number"
     assert (finding.row, finding.column, finding.count) == (2, "a", 1)
-    assert finding.remedy == "Mend or remove the row"
+    assert finding.remedy == "Correct or remove the row"
 
 
 def test_many_rows_are_one_finding(columns):
@@ -56,7 +56,7 @@ def test_many_rows_are_one_finding(columns):
     c.numbers("a")
     (finding,) = c.findings
     assert str(finding) == (
-        "t.star: row 1 of the particles block: a is 'x', not a number. Mend or remove the row; so for 1 more row"
+        "t.star: row 1 of the particles block: a is 'x', not a number. Correct or remove the row; the same for 1 more row"
     )
     assert finding.count == 2
 
@@ -70,7 +70,7 @@ def test_whole_numbers_may_be_written_with_a_point(columns):
 def test_other_numbers_are_not_whole(columns):
     c = columns(a=["1", "2", "2.5"])
     c.integers("a")
-    assert [str(f) for f in c.findings] == ["t.star: row 3 of the particles block: a is not a whole number. Mend the row"]
+    assert [str(f) for f in c.findings] == ["t.star: row 3 of the particles block: a is not a whole number. Correct the row"]
 
 
 def test_huge_numbers_do_not_overflow(columns):

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from cryospin.errors import InputError
 from cryospin.findings import Severity
 from cryospin.formats.cs import read_cs, read_rows
+from cryospin.formats.plausibility import check_table
 from cryospin.formats.star import read_star
 from cryospin.geometry.rotations import distance_deg
 
@@ -189,6 +190,18 @@ def test_an_impossible_pixel_size_is_named(cs, size):
 def test_alignments_of_another_shape_are_refused(cs, field, shape, message):
     with pytest.raises(InputError, match=f"alignments3D/{field} does not hold {message}"):
         read_cs(cs({f"alignments3D/{field}": np.zeros(shape, np.float32)}))
+
+
+def test_what_is_wrong_is_told_by_the_names_that_cryosparc_has_for_it(cs):
+    table = read_cs(cs({"ctf/accel_kv": floats(0.3, 0.3, 0.3, 0.3), "ctf/scale": floats(1, 1, -1, 1)}))
+    check_table(table, None)
+    told = [str(finding) for finding in table.findings]
+    assert any("the voltage is 0.3 kV. Correct ctf/accel_kv" in line for line in told)
+    assert any("row 3: the CTF scale is not positive. Correct ctf/scale" in line for line in told)
+    assert not any("rln" in line for line in told)
+    assert {f.column for f in table.findings if f.column} == {"ctf/accel_kv", "ctf/scale"}
+    later = table.findings.within(np.array([2]))
+    assert any("row 3: the CTF scale" in str(finding) for finding in later)
 
 
 def test_a_table_without_particles_is_refused(cs):

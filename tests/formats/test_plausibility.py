@@ -130,7 +130,7 @@ def test_what_no_microscope_can_have_had_is_an_error(check, spoilt, message):
     (finding,) = check(optics=spoilt)
     assert finding.severity is Severity.error
     assert finding.problem.startswith(message)
-    assert "Mend" in finding.remedy
+    assert "Correct" in finding.remedy
 
 
 def test_a_pixel_size_of_exactly_one_is_suspicious(check):

@@ -182,7 +182,7 @@ def test_an_angle_or_origin_that_is_no_number_is_named(request, version, value, 
         values[row] = value
         findings = read_star(write({label: values})).findings
         assert findings[0].problem == f"row {row + 1} of the particles block: {label} is {value!r}, not a number"
-        with pytest.raises(InputError, match=r"not a number\. Mend or remove the row"):
+        with pytest.raises(InputError, match=r"not a number\. Correct or remove the row"):
             findings.refuse_errors()
 
 
@@ -194,22 +194,22 @@ def test_a_table_without_image_names_says_so(relion31):
 
 def test_poses_with_errors_are_refused_all_at_once(relion31):
     path = relion31({"rlnAngleTilt": ["x", "0", "0"], "rlnOriginXAngst": ["1", "y", "1"]})
-    with pytest.raises(InputError, match=r"rlnOriginXAngst is 'y', not a number\. Mend .* lists 1 more problem like this"):
+    with pytest.raises(InputError, match=r"rlnOriginXAngst is 'y', not a number\. Correct .* lists 1 more"):
         read_poses(path)
 
 
 SPOILT = {
     "angle is a word": (
         lambda t: t.column("rlnAngleTilt", 4, "steep"),
-        r"row 5 of the particles block: rlnAngleTilt is 'steep', not a number\. Mend or remove the row",
+        r"row 5 of the particles block: rlnAngleTilt is 'steep', not a number\. Correct or remove the row",
     ),
     "defocus": (
         lambda t: t.column("rlnDefocusU", 2, "unknown"),
-        r"row 3 of the particles block: rlnDefocusU is 'unknown', not a number\. Mend or remove the row",
+        r"row 3 of the particles block: rlnDefocusU is 'unknown', not a number\. Correct or remove the row",
     ),
     "defocus NaN": (
         lambda t: (t.column("rlnDefocusV", 2, "nan"), t.column("rlnDefocusV", 9, "inf")),
-        r"row 3 of the particles block: rlnDefocusV is 'nan', not a number\. Mend or remove the row; so for 1 more",
+        r"row 3 of the particles block: rlnDefocusV is 'nan', not a number\. Correct or remove the row; the same for 1 more",
     ),
     "optics value": (lambda t: t.edit(" 300.000000 ", " high "), "row 1 of the optics block: rlnVoltage is 'high'"),
     "missing defocus": (
@@ -224,7 +224,10 @@ SPOILT = {
         lambda t: t.edit("_rlnImagePixelSize", "_rlnPixels"),
         "the optics block has no column rlnImagePixelSize. Add rlnImagePixelSize, or rlnDetectorPixelSize and",
     ),
-    "zero pixel size": (lambda t: t.edit(" 6.000000 ", " 0.0 "), "pixel size is 0 Å. Mend rlnImagePixelSize: .* positive"),
+    "zero pixel size": (
+        lambda t: t.edit(" 6.000000 ", " 0.0 "),
+        "pixel size is 0 Å. Correct rlnImagePixelSize: .* positive",
+    ),
     "missing image name": (lambda t: t.edit("_rlnImageName", "_rlnImages"), "no column rlnImageName. Add rlnImageName"),
     "missing group": (lambda t: t.edit("_rlnOpticsGroup ", "_rlnGroup "), "the optics block has no column rlnOpticsGroup"),
     "unknown group": (

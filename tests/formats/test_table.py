@@ -127,7 +127,7 @@ def test_an_image_beyond_the_end_of_its_stack_is_an_error(relion31, located):
     table.locate(None, findings := Findings())
     (finding,) = findings
     assert finding.problem == "row 2 asks for image 3 of a.mrcs, which holds 2"
-    assert finding.remedy.startswith("Check rlnImageName or blob/idx: the stack may belong to another extraction")
+    assert finding.remedy.startswith("Check rlnImageName: the stack may belong to another extraction")
     assert (finding.row, finding.count) == (2, 2)
 
 

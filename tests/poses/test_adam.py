@@ -9,7 +9,7 @@ from cryospin.poses.adam import PoseTable, RowAdam
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.9), (0.8, 0.99)])
-def test_touching_a_few_rows_is_adam_on_the_whole_table(generator, betas):
+def test_steps_of_the_rows_touched_are_those_of_adam_on_the_whole_table(generator, betas):
     table = torch.nn.Parameter(torch.zeros(6, 3))
     whole, own = torch.optim.Adam([table], lr=0.05, betas=betas), RowAdam(6, 3, 0.05, betas)
     for _ in range(12):

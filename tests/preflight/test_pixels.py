@@ -67,7 +67,7 @@ def test_one_broken_pixel_is_enough(many, value):
     many.change(spoil)
     facts, (finding,) = look(many)
     assert str(finding).endswith(
-        f"row {SAMPLED[7] + 1}: the image has NaN or infinite pixels. Remove the particle; so for 1 more row"
+        f"row {SAMPLED[7] + 1}: the image has NaN or infinite pixels. Remove the particle; the same for 1 more row"
     )
     assert (finding.severity, finding.row, finding.count) == ("error", SAMPLED[7] + 1, 2)
     assert np.isfinite(facts.background_mean)

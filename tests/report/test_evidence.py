@@ -69,5 +69,5 @@ def test_errors_of_heads_are_angles_between_views(evidence, written):
 def test_damaged_evidence_is_named(written, tmp_path):
     run = written.copy(tmp_path / "run")
     (run / EVIDENCE).write_bytes(b"not what it should be")
-    with pytest.raises(InputError, match=r"evidence\.safetensors: is damaged"):
+    with pytest.raises(InputError, match=r"evidence\.safetensors: cannot be read"):
         read_evidence(run)

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class _Commands(TyperGroup):
-    """The commands, with what users can mend said in one line and no traceback."""
+    """The commands, with what users can fix said in one line and no traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         with told_in_one_line():

@@ -36,7 +36,7 @@ def check(
 ) -> None:
     """Read a particle table and explain what is in it, what is suspicious and what is wrong.
 
-    Says what a reconstruction will cost here. Exit status 0 where one would start, 2 where something has to be mended first.
+    Says what a reconstruction will cost here. Exit status 0 where one would start, 2 where something has to be fixed first.
     """
     from cryospin.environment import cores_to_use
     from cryospin.preflight import preflight
@@ -139,7 +139,7 @@ def _pixels(found: Preflight) -> list[str]:
 def _verdict(found: Preflight) -> str:
     """The last line: what will happen."""
     if count := sum(f.severity == "error" for f in found.findings):
-        return f"Not fit to reconstruct from: {count} thing{'s' * (count > 1)} to mend first."
+        return f"Not fit to reconstruct from: {count} thing{'s' * (count > 1)} to correct first."
     if not found.fit:
         from cryospin.formats.plausibility import FEWEST
 

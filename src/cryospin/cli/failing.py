@@ -1,4 +1,4 @@
-"""How commands fail: one line that says what to mend or how to go on, and an exit status."""
+"""How commands fail: one line that says what to fix or how to go on, and an exit status."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def complain(text: str) -> None:
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """What users can mend, said in one line and without a traceback."""
+    """What users can fix, said in one line and without a traceback."""
     try:
         yield
     except InputError as error:
@@ -55,7 +55,7 @@ def resumable(run: Path) -> Iterator[None]:
         what = _in_words(error)
         if what is None or not (run / "config.toml").is_file():
             raise
-        complain(f"error: {what}; once that is mended, {_how_to_go_on(run)}")
+        complain(f"error: {what}; once that is fixed, {_how_to_go_on(run)}")
         raise typer.Exit(BAD_INPUT) from error
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -8,14 +8,12 @@ from functools import cached_property
 from torch import Tensor
 
 from cryospin.engine.half_sets import HalfSets
-from cryospin.evaluation.fsc import crossing_shell
+from cryospin.evaluation.fsc import GOLD_STANDARD, crossing_shell
 from cryospin.poses.modes import Modes
 from cryospin.volume.halves import FscCurves, fsc_curves, wiener_filtered
 from cryospin.volume.local_resolution import local_resolution
 from cryospin.volume.mask import outline_mask
 from cryospin.volume.sharpen import Guinier, guinier_fit, sharpened
-
-GOLD_STANDARD = 0.143
 
 _LOOK_AHEAD = 10
 """Shells beyond the map's resolution up to which parts of it may be resolved."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cryospin.engine.problem import Problem
-from cryospin.evaluation.fsc import crossing_shell
+from cryospin.evaluation.fsc import GOLD_STANDARD, crossing_shell
 from cryospin.fourier import FourierGrid, low_pass, map_to_grid, same_transform
 from cryospin.kernels.types import Observations
 from cryospin.noise import residual_power, weighted
@@ -19,7 +19,10 @@ from cryospin.volume.halves import HalfMaps, masked_fsc, wiener_filtered
 from cryospin.volume.mask import outline_mask, spherical_mask
 
 JOINED = 4
-"""Shells up to here are averaged over the halves, which keeps them in one frame."""
+"""Shells up to here are averaged over the halves, which keeps them in one frame.
+
+So far the other half's map has an image in it as well. Of 100 images each gains 0.6 of 460 nats by that, of more less.
+"""
 
 _CONTRAST_PRIOR = 25.0
 """Nats by which an image's contrast is held to 1."""
@@ -88,7 +91,7 @@ class HalfSets:
     @property
     def resolved_shell(self) -> float:
         """Where the masked half maps' FSC falls below 0.143."""
-        return crossing_shell(self.fsc, 0.143)
+        return crossing_shell(self.fsc, GOLD_STANDARD)
 
     def combined(self) -> Tensor:
         """The map of both halves as it stands, masked, `(box, box, box)`."""

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cryospin.formats.whole import whole
+from cryospin.formats.tensors import read_tensors, write_tensors
 from cryospin.fourier import CPU
 from cryospin.state import State
 
@@ -63,14 +62,13 @@ class Trace:
     def save(self, path: Path) -> None:
         """Write everything to one file."""
         tensors = {"rows": self.rows.cpu()}
-        for name in ("guesses", "losses", "poses"):
+        for name in _FIELDS[1:]:
             if parts := getattr(self, name):
-                tensors[name] = torch.stack(parts).contiguous()
-        with whole(path) as temporary:
-            save_file(tensors, temporary)
+                tensors[name] = torch.stack(parts)
+        write_tensors(path, tensors)
 
     @classmethod
     def load(cls, path: Path) -> Trace:
         """Read what `save` wrote."""
-        tensors = load_file(path)
-        return cls(tensors["rows"], *(list(tensors.get(name, ())) for name in ("guesses", "losses", "poses")))
+        tensors = read_tensors(path, "Run again with a preset that learns")
+        return cls(tensors["rows"], *(list(tensors.get(name, ())) for name in _FIELDS[1:]))

@@ -13,7 +13,7 @@ from torch import Tensor
 from cryospin.errors import InputError
 from cryospin.evaluation.alignment import align_maps, apply_alignment
 from cryospin.evaluation.ceiling import maps_from_poses
-from cryospin.evaluation.fsc import fourier_shell_correlation, resolution
+from cryospin.evaluation.fsc import GOLD_STANDARD, fourier_shell_correlation, resolution
 from cryospin.evaluation.pose_error import PoseErrors, pose_errors
 from cryospin.evaluation.symmetry import find_symmetry
 from cryospin.formats.star import read_poses
@@ -24,12 +24,12 @@ from cryospin.geometry.symmetry import point_group
 from cryospin.selection import Selection
 from cryospin.volume.mask import spherical_mask
 
-_HALF, _GOLD = 0.5, 0.143
+_HALF = 0.5
 _WITHIN = 0.95
 """Diameter of the sphere, fraction of the box, in which the true map's symmetry is looked for."""
 
 _TRUE = 0.9
-"""Correlation with its turned self from which on a true map has a symmetry; errors modulo one that it has in part flatter."""
+"""Correlation with its turned self from which on a true map has a symmetry; one that it has in part would flatter."""
 
 _MIRROR = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))
 
@@ -95,7 +95,7 @@ def _compare_maps(figures: dict[str, Any], density: Tensor, truth: Tensor, pixel
     fsc = fourier_shell_correlation(aligned, truth)
     side = pixel_size * density.shape[0]
     figures["resolution_A"]["fsc_0_5"] = resolution(fsc, _HALF, side)
-    figures["resolution_A"]["fsc_0_143"] = resolution(fsc, _GOLD, side)
+    figures["resolution_A"]["fsc_0_143"] = resolution(fsc, GOLD_STANDARD, side)
     figures["map_correlation"] = float(torch.corrcoef(torch.stack([aligned.flatten(), truth.flatten()]))[0, 1])
     figures["hand"] = "flipped" if alignment.flipped else "same"
 
@@ -198,7 +198,7 @@ def _half_map_resolution(run: Path | None) -> float | None:
     lines = [line.split(",") for line in (run / "fsc.csv").read_text().splitlines()]
     column = lines[0].index("fsc_corrected")
     curve = torch.tensor([1.0] + [float(line[column]) for line in lines[1:]])
-    return resolution(curve, _GOLD, float(lines[1][0]))
+    return resolution(curve, GOLD_STANDARD, float(lines[1][0]))
 
 
 def _ceiling(
@@ -210,5 +210,5 @@ def _ceiling(
     if truth is not None:
         fsc = fourier_shell_correlation(best.map, truth)
         figures["fsc_0_5"] = resolution(fsc, _HALF, best.size_angstrom)
-        figures["fsc_0_143"] = resolution(fsc, _GOLD, best.size_angstrom)
+        figures["fsc_0_143"] = resolution(fsc, GOLD_STANDARD, best.size_angstrom)
     return figures

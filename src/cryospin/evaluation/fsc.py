@@ -7,6 +7,9 @@ from torch import Tensor
 
 from cryospin.fourier import CPU
 
+GOLD_STANDARD = 0.143
+"""FSC of half maps where the map of all images agrees with the truth by 0.5 (Rosenthal and Henderson, 2003)."""
+
 
 def shell_of_voxels(box: int, device: torch.device = CPU) -> Tensor:
     """Shell (`round(|k|)`) of each point of a half spectrum from `rfftn`, int64 `(box, box, box // 2 + 1)`."""

@@ -118,10 +118,12 @@ class Candidates:
         """The largest group that the map has, or None: every subgroup of it is among the candidates too."""
         return _largest([s for s in self.found if s.holds(self.expected)], _AS_GOOD)
 
-    def lines(self) -> list[str]:
-        """What was found, in words."""
-        best = self.best
-        verdict = f"the map has {best.name}; --symmetry {best.name} imposes it" if best else "the map has no symmetry (C1)"
+    def lines(self, size_angstrom: float) -> list[str]:
+        """What was found, in words; `size_angstrom` is the side of the box."""
+        verdict = "the map has no symmetry (C1)"
+        if best := self.best:
+            reach = f"as far as {size_angstrom / self.resolution_shell:.1f} Å"
+            verdict = f"the map has {best.name}, {reach}; --symmetry {best.name} imposes it"
         return [f"candidate symmetry {describe(s, self.expected)}" for s in self.found] + [verdict]
 
     def table(self) -> dict[str, Any]:

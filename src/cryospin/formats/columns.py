@@ -53,7 +53,7 @@ class Columns:
                 bad,
                 f"row {{row}} of the {self.block} block: {label} is {{value}}, not a number",
                 self.where,
-                "Mend or remove the row",
+                "Correct or remove the row",
                 label,
                 value=lambda i: repr(text[i]),
                 of_particles=self.of_particles,
@@ -71,7 +71,7 @@ class Columns:
             bad,
             f"row {{row}} of the {self.block} block: {label} is not a whole number",
             self.where,
-            "Mend the row",
+            "Correct the row",
             label,
             of_particles=self.of_particles,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +33,21 @@ _UNUSED = {
     "ctf/tetra_A": "tetrafoil",
     "ctf/anisomag": "anisotropic magnification",
     "ctf/shift_A": "CTF shift",
+}
+_COLUMNS = {
+    "rlnImageName": "blob/path",
+    "rlnImagePixelSize": "blob/psize_A",
+    "rlnImageSize": "blob/shape",
+    "rlnVoltage": "ctf/accel_kv",
+    "rlnSphericalAberration": "ctf/cs_mm",
+    "rlnAmplitudeContrast": "ctf/amp_contrast",
+    "rlnDefocusU": "ctf/df1_A",
+    "rlnDefocusV": "ctf/df2_A",
+    "rlnDefocusAngle": "ctf/df_angle_rad",
+    "rlnPhaseShift": "ctf/phase_shift_rad",
+    "rlnCtfBfactor": "ctf/bfactor",
+    "rlnCtfScalefactor": "ctf/scale",
+    "rlnMagMat00": "ctf/anisomag",
 }
 _MM = 1e7
 _NEW_FIELDS: list[tuple[str, Any, tuple[int, ...]]] = [
@@ -106,6 +122,8 @@ def read_rows(path: Path) -> np.ndarray:
 @dataclass(frozen=True)
 class CsSource:
     """A cryoSPARC table as it was read."""
+
+    columns: ClassVar[Mapping[str, str]] = _COLUMNS
 
     rows: np.ndarray
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from cryospin.formats.star import pose_columns
 from cryospin.formats.star_text import star_file
@@ -73,6 +74,8 @@ def _coefficients(values: tuple[float, ...]) -> str:
 @dataclass(frozen=True)
 class NewStarSource:
     """Particles that came without a table of their own."""
+
+    columns: ClassVar[Mapping[str, str]] = {}
 
     def write(self, folder: Path, table: ParticleTable, found: AssignedPoses) -> None:
         """Write `particles.star`."""

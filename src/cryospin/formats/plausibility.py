@@ -58,7 +58,9 @@ def check_table(table: ParticleTable, images: ImageLocation | None) -> None:
     # What could not be read was filled in, and is not to be judged as well.
     if any(c in broken for c in _DEFOCUS):
         broken |= set(_DEFOCUS)
-    findings[before:] = [f for f in findings[before:] if f.column is None or f.column not in broken]
+    names = table.source.columns
+    found = [f for f in findings[before:] if f.column is None or f.column not in broken]
+    findings[:] = [f.by_columns(names) for f in (*findings[:before], *found)]
 
 
 def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
@@ -67,7 +69,7 @@ def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
     low, high = _KILOVOLTS
     if not _LEAST_KILOVOLTS < group.voltage < _MOST_KILOVOLTS:
         findings.error(
-            f"{which}the voltage is {group.voltage:g} kV", path, "Mend rlnVoltage, usually 200 or 300", "rlnVoltage"
+            f"{which}the voltage is {group.voltage:g} kV", path, "Correct rlnVoltage, usually 200 or 300", "rlnVoltage"
         )
     elif not low <= group.voltage <= high:
         findings.warn(f"{which}a voltage of {group.voltage:g} kV is unusual", path, "rlnVoltage counts kV", "rlnVoltage")
@@ -75,7 +77,10 @@ def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
         findings.warn(f"{which}Cs is 0", path, "Right only for a microscope with a corrector", "rlnSphericalAberration")
     elif not abs(group.spherical_aberration) < _MOST_ABERRATION:
         findings.error(
-            f"{which}Cs is {group.spherical_aberration:g} mm", path, "Mend it, usually 2.7", "rlnSphericalAberration"
+            f"{which}Cs is {group.spherical_aberration:g} mm",
+            path,
+            "Correct rlnSphericalAberration, usually 2.7",
+            "rlnSphericalAberration",
         )
     elif not 0 < group.spherical_aberration < 20:
         findings.warn(
@@ -88,7 +93,7 @@ def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
         findings.error(
             f"{which}the amplitude contrast is {group.amplitude_contrast:g}, no fraction",
             path,
-            "Mend rlnAmplitudeContrast, usually 0.07 or 0.1",
+            "Correct rlnAmplitudeContrast, usually 0.07 or 0.1",
             "rlnAmplitudeContrast",
         )
     elif group.amplitude_contrast > _MUCH_CONTRAST:
@@ -102,11 +107,13 @@ def _check_group(group: OpticsGroup, path: Path, findings: Findings) -> None:
         findings.warn(
             f"{which}the pixel size is exactly 1 Å, which programs write when they do not know it",
             path,
-            "Mend rlnImagePixelSize if it is not",
+            "Correct rlnImagePixelSize if it is not",
             "rlnImagePixelSize",
         )
     if float(np.abs(group.distortion.numpy() - np.eye(2)).max()) > _MAP_DISTORTION:
-        findings.warn(f"{which}the magnification matrix is far from 1 0 0 1", path, "Mend rlnMagMat00 to 11", "rlnMagMat00")
+        findings.warn(
+            f"{which}the magnification matrix is far from 1 0 0 1", path, "Correct rlnMagMat00 and the others", "rlnMagMat00"
+        )
 
 
 def _check_impossible(optics: Optics, path: Path, findings: Findings) -> None:
@@ -114,7 +121,7 @@ def _check_impossible(optics: Optics, path: Path, findings: Findings) -> None:
     for name, (column, most, unit) in _IMPOSSIBLE.items():
         values = getattr(optics, name).numpy()
         bad = ~(np.abs(values) < most)
-        remedy = f"It counts {unit}; mend or remove the row" if unit else "Mend or remove the row"
+        remedy = f"It counts {unit}; correct or remove the row" if unit else "Correct or remove the row"
         findings.rows(
             Severity.error,
             bad,
@@ -150,7 +157,7 @@ def _check_defocus(optics: Optics, path: Path, findings: Findings) -> None:
         (
             optics.scale.numpy() <= 0,
             "row {row}: the CTF scale is not positive",
-            "Mend rlnCtfScalefactor",
+            "Correct rlnCtfScalefactor",
             "rlnCtfScalefactor",
         ),
     )
@@ -220,7 +227,7 @@ def _check_headers(table: ParticleTable, images: ImageLocation) -> None:
         differs,
         "row {row}: {value}",
         table.path,
-        "The table's is used; mend whichever is wrong",
+        "The table's is used; correct whichever is wrong",
         "rlnImagePixelSize",
         value=lambda i: (
             f"the table says {pixel[i]:.4g} Å per pixel, the header of "

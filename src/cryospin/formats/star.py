@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -108,6 +110,8 @@ class StarSource:
 
     in_pixels: whether origins are given in pixels
     """
+
+    columns: ClassVar[Mapping[str, str]] = {}
 
     star: StarFile
     block: StarBlock

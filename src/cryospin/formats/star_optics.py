@@ -59,7 +59,7 @@ def read_optics(rows: Columns, groups: Columns | None) -> Optics:
     }
     if not columns["scale"].any():
         columns["scale"][:] = 1.0
-        rows.findings.warn(f"{_SCALE} is 0 throughout and is taken for 1", rows.where, "Mend the column", _SCALE)
+        rows.findings.warn(f"{_SCALE} is 0 throughout and is taken for 1", rows.where, "Correct the column", _SCALE)
     tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
     return Optics(**tensors, group=torch.from_numpy(group), groups=conditions)
 
@@ -139,7 +139,7 @@ def _conditions(block: Columns, names: list[str]) -> tuple[OpticsGroup, ...]:
         singular,
         f"row {{row}} of the {block.block} block: the magnification matrix cannot be undone",
         block.where,
-        "Mend rlnMagMat00 to rlnMagMat11; without distortion it is 1 0 0 1",
+        "Correct rlnMagMat00 to rlnMagMat11; without distortion it is 1 0 0 1",
         _MATRIX[0],
         of_particles=block.of_particles,
     )
@@ -178,7 +178,7 @@ def _pixel_sizes(block: Columns) -> np.ndarray:
             wrong,
             f"row {{row}} of the {block.block} block: the pixel size is {{value}} Å",
             block.where,
-            f"Mend {label}: pixel sizes are Å per pixel and positive",
+            f"Correct {label}: pixel sizes are Å per pixel and positive",
             label,
             value=lambda i: f"{size[i]:g}",
             of_particles=block.of_particles,
@@ -196,7 +196,7 @@ def _coefficients(block: Columns, label: str) -> list[tuple[float, ...]]:
         np.array([c is None for c in found]),
         f"row {{row}} of the {block.block} block: {label} is no list of numbers such as [0.1,0,-2.5]",
         block.where,
-        "Mend the list, or remove the column",
+        "Correct the list, or remove the column",
         label,
         of_particles=block.of_particles,
     )

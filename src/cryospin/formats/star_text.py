@@ -229,5 +229,5 @@ def _find_block(lines: list[str], start: int, end: int, path: Path) -> StarBlock
 
 def _broken(path: Path, line: int, problem: str) -> InputError:
     return InputError(
-        f"line {line + 1}: {problem}", where=path, remedy="Mend the line; a value with spaces has to stand in quotes"
+        f"line {line + 1}: {problem}", where=path, remedy="Correct the line; a value with spaces has to stand in quotes"
     )

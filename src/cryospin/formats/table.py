@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -69,7 +70,12 @@ class AssignedPoses:
 
 
 class Source(Protocol):
-    """A table as it was read, able to write itself back."""
+    """A table as it was read, able to write itself back.
+
+    columns: what its format calls the columns that bear these names in RELION's
+    """
+
+    columns: ClassVar[Mapping[str, str]]
 
     def write(self, folder: Path, table: ParticleTable, found: AssignedPoses) -> None:
         """Write the particle table with what was found added, into a folder."""
@@ -171,7 +177,7 @@ class ParticleTable:
             findings.error(
                 f"stacks {one} and {other} are both taken for {path}: one of them is missing",
                 self.path,
-                "Give the folder that both names start from with --datadir, or mend the names",
+                "Give the folder that both names start from with --datadir, or correct the names",
             )
         if lost:
             missing, first = tuple(name for name, _ in lost), lost[0][1]
@@ -194,7 +200,7 @@ class ParticleTable:
             beyond,
             "row {row} asks for {value}",
             self.path,
-            "Check rlnImageName or blob/idx: the stack may belong to another extraction",
+            "Check rlnImageName: the stack may belong to another extraction",
             "rlnImageName",
             value=asked,
         )

@@ -18,8 +18,8 @@ _EPSILON = 1e-8
 class RowAdam:
     """Adam over a table `(rows, width)` whose gradient is zero but for a few rows at a step.
 
-    The same as Adam on the whole table: what the moments of a row lost since it was last touched is made up for when it is
-    touched again. Only the steps are made; where they go is the caller's.
+    A row's moments decay at every step, as in Adam on the whole table, made up for when the row is touched again; but a row
+    that is not touched does not move. Only the steps are made; where they go is the caller's.
 
     rate: step size; betas: memory of the two moments
     """
@@ -54,7 +54,8 @@ class RowAdam:
 class PoseTable:
     """One pose for every image, and the optimiser that moves it.
 
-    A rotation moves along rotation vectors at where it stood at the start of its turn, and is renewed at its end.
+    While a batch has its turn, its rotations are rotation vectors about where they stood before it; then they are matrices
+    again.
 
     poses: one for each image, by image
     rotation_rate: Adam's step, radians; shift_rate: pixels, 0 to keep displacements as they are

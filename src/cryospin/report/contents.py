@@ -11,28 +11,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cryospin.errors import InputError
+from cryospin.evaluation.fsc import GOLD_STANDARD
 from cryospin.formats.star import StarSource, read_star
+from cryospin.formats.tensors import read_tensors
 from cryospin.formats.volume import read_map
 from cryospin.geometry.symmetry import point_group
 from cryospin.report.evidence import read_evidence
 from cryospin.settings import imposed_group
+from cryospin.volume.halves import CURVE_NAMES
 
 ABOUT = Path("report") / "about.json"
 """Versions and devices a run used, and when it began."""
 
-CURVES = {
-    "fsc_corrected": "corrected",
-    "fsc_masked": "masked",
-    "fsc_unmasked": "unmasked",
-    "fsc_randomised": "masked, phases randomised",
-}
 _RESULTS = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.csv", "particles.star", "metrics.jsonl")
 _CONFIDENCE = "rlnMaxValueProbDistribution"
-_THRESHOLD = 0.143
 _COMMON_START = re.compile(r"half-sets start from one map low-passed to ([0-9.]+ Å)")
 
 Record = dict[str, Any]
@@ -52,11 +47,11 @@ class Resolution:
     def at(self, curve: str) -> float | None:
         """Resolution in Å at which a curve first falls below 0.143, between shells; None where it never does."""
         values, frequency = np.asarray(self.curves[curve]), 1 / np.asarray(self.shells_A, dtype=float)
-        below = np.flatnonzero(values < _THRESHOLD)
+        below = np.flatnonzero(values < GOLD_STANDARD)
         if len(below) == 0 or below[0] == 0:
             return None
         i = int(below[0])
-        share = (values[i - 1] - _THRESHOLD) / (values[i - 1] - values[i])
+        share = (values[i - 1] - GOLD_STANDARD) / (values[i - 1] - values[i])
         return float(1 / (frequency[i - 1] + share * (frequency[i] - frequency[i - 1])))
 
     @property
@@ -226,12 +221,12 @@ def _read_fsc(path: Path) -> Resolution:
         table = pd.read_csv(path)
     except (ValueError, pd.errors.ParserError) as error:
         raise InputError(f"not a readable table ({error})", where=path) from error
-    names = [name for name in CURVES if name in table]
+    names = [name for name in CURVE_NAMES if name in table]
     if "resolution_A" not in table or not names:
         raise InputError("lacks the columns of an FSC table", where=path, remedy="Expected resolution_A and fsc_unmasked")
     # Frequency 0 has no resolution, and nothing to show.
     table = table[np.isfinite(table["resolution_A"]) & (table["resolution_A"] > 0)]
-    return Resolution(list(table["resolution_A"]), {CURVES[name]: list(table[name]) for name in names})
+    return Resolution(list(table["resolution_A"]), {CURVE_NAMES[name]: list(table[name]) for name in names})
 
 
 def _read_particles(path: Path) -> Particles:
@@ -255,7 +250,7 @@ def _read_particles(path: Path) -> Particles:
 
 
 def _read_modes(path: Path) -> dict[str, Tensor]:
-    return load_file(path) if path.is_file() else {}
+    return read_tensors(path, "Remove it; the report then does without") if path.is_file() else {}
 
 
 def _of_all(evidence: dict[str, Tensor], count: int) -> dict[str, Tensor]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cryospin.errors import InputError
-from cryospin.formats.whole import whole
+from cryospin.formats.tensors import read_tensors, write_tensors
 from cryospin.fourier import CPU, FourierGrid, map_to_grid, unpack
 from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
@@ -70,7 +67,7 @@ def gather_evidence(
     }
     if heads is not None and heads.trained:
         found |= _head_errors(heads, observations, poses, group.cpu())
-    return {name: value.contiguous() for name, value in found.items()}
+    return found
 
 
 def _thumbnails(
@@ -112,16 +109,10 @@ def write_evidence(run: Path, evidence: dict[str, Tensor]) -> None:
     """Write the file into a run's folder."""
     path = run / EVIDENCE
     path.parent.mkdir(exist_ok=True)
-    with whole(path) as temporary:
-        save_file(evidence, temporary)
+    write_tensors(path, evidence)
 
 
 def read_evidence(run: Path) -> dict[str, Tensor]:
     """What `write_evidence` wrote; empty where it wrote nothing."""
     path = run / EVIDENCE
-    if not path.is_file():
-        return {}
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"is damaged ({error})", where=path, remedy="Remove it; the report then does without") from error
+    return read_tensors(path, "Remove it; the report then does without") if path.is_file() else {}

@@ -15,6 +15,8 @@ from scipy import ndimage
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from cryospin.evaluation.fsc import GOLD_STANDARD
+
 _COARSE = 32
 _WAVELENGTHS, _NARROWEST, _WIDEST = 2.0, 0.04, 0.08
 """Standard deviation of the window: wavelengths, within bounds that are fractions of the box."""
@@ -23,7 +25,6 @@ _BAND = 1.0
 """Half width of a band at half height, shells."""
 
 _FIRST_SHELL = 3
-_THRESHOLD = 0.143
 _EMPTY = 1e-3
 """A place with less than this share of the greatest local power holds nothing to correlate."""
 
@@ -43,8 +44,8 @@ def local_resolution(halves: tuple[Tensor, Tensor], mask: Tensor, pixel_size: fl
     alive = torch.ones_like(crossing, dtype=torch.bool)
     for shell in range(_FIRST_SHELL, last + 1):
         fsc = _local_fsc(spectra, box, shell)
-        falls = alive & (fsc < _THRESHOLD)
-        part = (before - _THRESHOLD) / (before - fsc).clamp_min(1e-6)
+        falls = alive & (fsc < GOLD_STANDARD)
+        part = (before - GOLD_STANDARD) / (before - fsc).clamp_min(1e-6)
         crossing = torch.where(falls, shell - 1 + part, torch.where(alive, float(shell), crossing))
         alive, before = alive & ~falls, fsc
         if not alive.any():

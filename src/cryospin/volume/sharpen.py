@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryospin.evaluation.fsc import crossing_shell, shell_of_voxels
+from cryospin.evaluation.fsc import GOLD_STANDARD, crossing_shell, shell_of_voxels
 
 _GUINIER_FROM_A = 10.0
 """Beyond this resolution the amplitudes of a protein's atoms fall off evenly; at lower ones its shape decides them."""
 
 _FEWEST_SHELLS = 4
-_THRESHOLD = 0.143
 _SOFT_SHELLS = 2.0
 
 
@@ -47,7 +46,7 @@ def guinier_fit(density: Tensor, fsc: Tensor, pixel_size: float) -> Guinier | No
     returns: None where fewer than four shells lie between the two
     """
     size = density.shape[-1] * pixel_size
-    last = int(crossing_shell(fsc, _THRESHOLD))
+    last = int(crossing_shell(fsc, GOLD_STANDARD))
     shells = torch.arange(len(fsc))
     used = (shells >= size / _GUINIER_FROM_A) & (shells <= last) & (fsc > 0)
     if int(used.sum()) < _FEWEST_SHELLS:
@@ -67,7 +66,7 @@ def sharpened(density: Tensor, fsc: Tensor, pixel_size: float, b_factor: float) 
     """
     box = density.shape[-1]
     shells = torch.arange(len(fsc), dtype=torch.float64)
-    last = crossing_shell(fsc, _THRESHOLD)
+    last = crossing_shell(fsc, GOLD_STANDARD)
     edge = (0.5 + (last - shells) / _SOFT_SHELLS).clamp(0, 1)
     weight = reference_correlation(fsc) * torch.exp(b_factor / 4 * (shells / (box * pixel_size)) ** 2) * edge
     weight[0] = weight[1]
