@@ -3,23 +3,21 @@
 Simulates one set with each, reconstructs it as its table has it and with the columns taken away, and compares both maps
 with the truth:
 
-    python benchmarks/aberrations.py --source structure.pdb --out results.json
+    python -m benchmarks.aberrations --source structure.pdb --out results.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.measuring import COMMAND, measured
 from cryospin.formats.star import read_star
 from cryospin.simulation import ImagingConditions, density_from_source, simulate
 
-COMMAND = [sys.executable, "-c", "from cryospin.cli import main; main()"]
 PLAIN = ImagingConditions(snr=0.1)
 CASES = {
     "none": PLAIN,
@@ -75,7 +73,7 @@ def figures(folder: Path, table: str) -> dict:
     run, out = folder / f"run-{table}", folder / "figures.json"
     truth = ["--truth-map", folder / "truth.mrc", "--truth-poses", folder / "truth.star", "--no-ceiling"]
     for arguments in (["reconstruct", folder / table, "--out", run], ["evaluate", run, *truth, "--json", out]):
-        subprocess.run([*COMMAND, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+        measured([*COMMAND, *arguments])
     found = json.loads(out.read_text())
     return {
         "fsc_0_5": found["resolution_A"]["fsc_0_5"],

@@ -1,7 +1,7 @@
 """How fast and how well `cryospin assign` poses images that a run has not seen.
 
-    python benchmarks/assign.py --out assign.json
-    python benchmarks/assign.py --data FOLDER --known 2000
+    python -m benchmarks.assign --out assign.json
+    python -m benchmarks.assign --data FOLDER --known 2000
 
 Takes a folder with particles.star and truth.star, or simulates images; reconstructs from the first of them, assigns poses to
 the rest, and reconstructs from all of them to see what a full run makes of the same rest. Every command is a process of its
@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.measuring import COMMAND
 from cryospin.evaluation.pose_error import pose_errors
 from cryospin.formats.star import read_poses
 from cryospin.formats.table import GivenPoses
@@ -85,7 +85,7 @@ def errors(folder: Path, true: GivenPoses, rows: range) -> dict:
 
 def cryospin(*arguments: object) -> tuple[float, str]:
     """Seconds a command took, and what it printed last."""
-    line = [sys.executable, "-c", "from cryospin.cli import main; main()", *map(str, arguments)]
+    line = [*COMMAND, *map(str, arguments)]
     started = time.monotonic()
     done = subprocess.run(line, check=True, capture_output=True, text=True)
     lines = [text for text in done.stdout.splitlines() if "images a second" in text] or [""]

@@ -3,7 +3,7 @@
 The slices are read from a lattice twice as fine as the one they are inserted in. The map is white noise within a ball,
 which has as much to lose at every frequency.
 
-    python benchmarks/interpolation.py --box 64 --figure interpolation.png
+    python -m benchmarks.interpolation --box 64 --figure interpolation.png
 """
 
 from __future__ import annotations

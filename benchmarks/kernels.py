@@ -1,7 +1,7 @@
 """Nanoseconds per coefficient of each CPU kernel beside what the machine's memory and arithmetic allow.
 
-python benchmarks/kernels.py
-python benchmarks/kernels.py --device cuda    # the GPU kernels, against the bandwidth of copying (kernels_cuda.py)
+python -m benchmarks.kernels
+python -m benchmarks.kernels --device cuda    # the GPU kernels, against the bandwidth of copying (kernels_cuda.py)
 """
 
 from __future__ import annotations
@@ -122,6 +122,6 @@ if __name__ == "__main__":
     if (device := parser.parse_args().device) == "cpu":
         main()
     else:
-        import kernels_cuda
+        from benchmarks import kernels_cuda
 
         kernels_cuda.main(device, problem)

@@ -1,6 +1,6 @@
 """Kill a run at random moments, resume it, and compare what it ends with with a run that was left alone.
 
-    python benchmarks/kill.py --kills 20 --out kills.json
+    python -m benchmarks.kill --kills 20 --out kills.json
 
 Moments are spread evenly over the run, each at random within its share, so that every stage is met. The kill is SIGKILL.
 """
@@ -18,6 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 import mrcfile
+
+from benchmarks.measuring import COMMAND
 
 TIMED = ("progress.png", "report/about.json", "report.html")
 """What says when a run went, which no two runs share."""
@@ -75,7 +77,7 @@ def begin(data: Path, run: Path, options: tuple) -> subprocess.Popen:
 
 def cryospin(*arguments: object) -> subprocess.Popen:
     """Start a command in a process of its own."""
-    command = [sys.executable, "-c", "from cryospin.cli import main; main()", *map(str, arguments)]
+    command = [*COMMAND, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 

@@ -142,6 +142,12 @@ def markdown(columns: Sequence[tuple[str, str]], rows: Sequence[Mapping[str, obj
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def seeds(text: str) -> list[int]:
+    """`3` or `0-4`."""
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last or first) + 1))
+
+
 def stored(path: Path) -> list[dict]:
     """Results written before; none if there is no such file."""
     return json.loads(path.read_text()) if path.exists() else []

@@ -3,25 +3,20 @@
 Each data set is a folder as `cryospin simulate` makes it: particles.star, truth.star, truth.mrc. Runs stay in the folder
 given with --out; what is in its results.json already is not repeated, so an interrupted comparison goes on where it stopped:
 
-    python benchmarks/paper.py --out compare --box 32 --shifts none ribosome=data/ribosome spike=data/spike:C3
-    python benchmarks/paper.py --out compare --table
+    python -m benchmarks.paper --out compare --box 32 --shifts none ribosome=data/ribosome spike=data/spike:C3
+    python -m benchmarks.paper --out compare --table
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from datetime import date
 from pathlib import Path
 
 import torch
 
+from benchmarks.measuring import evaluate, markdown, reconstruct, seeds, store, stored
 from cryospin.engine.trace import Trace
 from cryospin.evaluation.alignment import align_maps, apply_alignment
 from cryospin.evaluation.fsc import fourier_shell_correlation, resolution
@@ -46,7 +41,6 @@ from cryospin.report.head_views import ImageViews, plot_head_errors, plot_view_p
 from cryospin.report.progress import plot_heads
 from cryospin.settings import Settings
 
-COMMAND = [sys.executable, "-c", "from cryospin.cli import main; main()"]
 SYSTEMS: dict[str, list[str]] = {
     "cryospin": ["--preset", "cryospin"],
     "search": ["--preset", "search"],
@@ -81,7 +75,7 @@ def main() -> None:
     arguments = parse()
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / "results.json"
-    results = json.loads(file.read_text()) if file.exists() else []
+    results = stored(file)
     for seed in arguments.seeds:
         for item in arguments.data:
             name, _, place = item.partition("=")
@@ -92,12 +86,12 @@ def main() -> None:
                 # The same images at their true poses give the same map whatever the system.
                 known = next((r for r in results if r["name"] == name), None)
                 results.append(one_run(arguments, name, Path(folder), symmetry or "C1", system, seed, known))
-                file.write_text(json.dumps(results, indent=1))
-                print(as_table(results[-1:]).splitlines()[-1], flush=True)
+                store(file, results)
+                print(markdown(COLUMNS, results[-1:]).splitlines()[-1], flush=True)
     for name in sorted({r["name"] for r in results}) if not arguments.no_figures else ():
         draw([r for r in results if r["name"] == name], arguments.out, arguments.out / "figures" / name)
     if arguments.table:
-        print(as_table(sorted(results, key=lambda r: (r["name"], list(SYSTEMS).index(r["system"]), r["seed"]))))
+        print(markdown(COLUMNS, sorted(results, key=lambda r: (r["name"], list(SYSTEMS).index(r["system"]), r["seed"]))))
 
 
 def parse() -> argparse.Namespace:
@@ -115,12 +109,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-figures", action="store_true")
     parser.add_argument("--table", action="store_true", help="print all results as a table")
     return parser.parse_args()
-
-
-def seeds(text: str) -> list[int]:
-    """`3` or `0-4`."""
-    first, _, last = text.partition("-")
-    return list(range(int(first), int(last or first) + 1))
 
 
 def systems(text: str) -> list[str]:
@@ -154,13 +142,10 @@ def one_run(
     if run.exists():
         # It was interrupted: what is finished is in the results.
         shutil.rmtree(run)
-    truth = ["--truth-map", folder / "truth.mrc", "--truth-poses", folder / "truth.star"]
     flags = [*command_of(arguments, system), "--seed", seed]
-    seconds = timed(["reconstruct", folder / "particles.star", "--out", run, "--truth-poses", truth[3], *flags])
-    figures = run / "figures.json"
-    timed(["evaluate", run, *truth, "--symmetry", symmetry, "--json", figures, *(["--no-ceiling"] if known else [])])
-    measured = json.loads(figures.read_text())
-    own = measured["resolution_A"]["fsc_0_5"]
+    seconds = reconstruct(folder, run, ["--truth-poses", folder / "truth.star", *flags]).seconds
+    figures = evaluate(run, folder, symmetry, ceiling=known is None)
+    own = figures["resolution_A"]["fsc_0_5"]
     return {
         "name": name,
         "system": system,
@@ -171,26 +156,13 @@ def one_run(
         "command": " ".join(map(str, flags)),
         "date": date.today().isoformat(),
         "seconds": seconds,
-        "rotation_mean": measured["rotation_error_deg"]["mean"],
-        "rotation_median": measured["rotation_error_deg"]["median"],
-        "within_10": measured["rotation_error_deg"]["within_10"],
+        "rotation_mean": figures["rotation_error_deg"]["mean"],
+        "rotation_median": figures["rotation_error_deg"]["median"],
+        "within_10": figures["rotation_error_deg"]["within_10"],
         "fsc_0_5": own,
         "from_poses": of_map(run / MAP_FROM_POSES, folder)[1] if (run / MAP_FROM_POSES).exists() else own,
-        "true_poses": known["true_poses"] if known else measured["true_poses_A"]["fsc_0_5"],
+        "true_poses": known["true_poses"] if known else figures["true_poses_A"]["fsc_0_5"],
     }
-
-
-def timed(arguments: list) -> float:
-    """Seconds of one command; its output is shown only if it fails."""
-    start = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=output, stderr=subprocess.STDOUT)
-        _, status, _ = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            raise SystemExit(f"{' '.join(map(str, arguments))} failed:\n{output.read()}")
-    return time.monotonic() - start
 
 
 def of_map(path: Path, folder: Path) -> tuple[torch.Tensor, float, torch.Tensor, float]:
@@ -200,13 +172,6 @@ def of_map(path: Path, folder: Path) -> tuple[torch.Tensor, float, torch.Tensor,
     aligned = apply_alignment(density, align_maps(density, truth))
     fsc, side = fourier_shell_correlation(aligned, truth), pixel_size * density.shape[0]
     return aligned, resolution(fsc, 0.5, side), fsc, side
-
-
-def as_table(results: list[dict]) -> str:
-    """Markdown."""
-    lines = [[title for title, _ in COLUMNS], ["---"] * len(COLUMNS)]
-    lines += [[form.format(**r) for _, form in COLUMNS] for r in results]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def draw(results: list[dict], out: Path, figures: Path) -> None:

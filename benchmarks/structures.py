@@ -14,7 +14,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from benchmarks.measuring import QUALITY_COLUMNS, evaluate, markdown, quality, reconstruct, store, stored
+from benchmarks.measuring import QUALITY_COLUMNS, evaluate, markdown, quality, reconstruct, seeds, store, stored
 
 COLUMNS = (
     ("data", "{name}"),
@@ -52,12 +52,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--proposals", default="both", choices=["both", "grid", "heads"])
     parser.add_argument("--table", action="store_true", help="print all results as a table")
     return parser.parse_args()
-
-
-def seeds(text: str) -> list[int]:
-    """`3` or `0-4`."""
-    first, _, last = text.partition("-")
-    return list(range(int(first), int(last or first) + 1))
 
 
 def one_run(name: str, folder: Path, symmetry: str, proposals: str, seed: int, ceiling: float | None) -> dict:

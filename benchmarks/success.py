@@ -7,7 +7,7 @@ below 0.5 within 10 % of the resolution that the true poses of the same images g
 runs that are in them are not repeated:
 
     python -m benchmarks.success structures/ --simulator simulator.py --data sets/ --out success.json --seeds 0-4
-    python -m benchmarks.success --out success.json --figures docs/figures
+    python -m benchmarks.success --out success.json --figures docs/images
 
 The simulator is called as `simulator.py SOURCE --out DIR --n N --box B --pixel-size P --snr S --shift-sd 2 --coloured 0.5
 --junk 0.05 --seed 1`, and writes particles.star, truth.star, truth.mrc and truth.npz (`junk`: a boolean for each particle).
@@ -25,8 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measuring import evaluate, markdown, quality, reconstruct, store, stored
-from benchmarks.structures import seeds
+from benchmarks.measuring import evaluate, markdown, quality, reconstruct, seeds, store, stored
 
 WITHIN = 1.1
 DEFAULT_VOXEL = 5.0

@@ -1,6 +1,6 @@
 """What rounded factors do to the log-posterior of a grid search: TF32 and bfloat16 against float64, on any machine.
 
-python benchmarks/tensor_cores.py
+python -m benchmarks.tensor_cores
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def test_a_start_that_convinces_goes_on_at_once(run):
     number, lines = run([40.0], [1.0])
     assert number == 0
     assert lines == [
-        "start 1: misfit -50.0 nats, -40.0 to the other half's map; contrasts spread 1.00 times their error",
+        "start 1: misfit -50.0 nats, -40.0 to the other half's map; contrasts scatter by 1.00 times their error",
     ]
 
 
@@ -82,11 +82,11 @@ def test_of_starts_that_do_not_convince_the_best_by_held_out_images_goes_on(run)
     assert number == 1
     assert lines[-1] == (
         "warning: no start convinced; going on with the one of held-out misfit -40.0 nats "
-        "(contrasts spread 1.50 times their error, not below 1.12). Compare with a run from another --seed"
+        "(contrasts scatter by 1.50 times their error, not below 1.12). Compare with a run from another --seed"
     )
     assert sum(": misfit" in line for line in lines) == 3
     assert [line for line in lines if "another is made" in line] == [
-        f"start {n} does not convince, and another is made: contrasts spread 1.50 times their error, not below 1.12"
+        f"start {n} does not convince, and another is made: contrasts scatter by 1.50 times their error, not below 1.12"
         for n in (1, 2)
     ]
 
@@ -116,7 +116,7 @@ def test_a_start_that_costs_too_much_is_not_repeated(run, dear):
     assert number == 0
     assert lines[0] == "start 1 looks wrong: collapse: 0.1"
     assert "warning: no start convinced" in lines[-1]
-    assert "collapse: 0.1; contrasts spread 1.50" in lines[-1]
+    assert "collapse: 0.1; contrasts scatter by 1.50" in lines[-1]
 
 
 def test_a_number_of_starts_that_is_none_is_refused(tmp_path):

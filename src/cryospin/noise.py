@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cryospin.evenly import evenly_spaced
 from cryospin.fourier import FourierGrid, HalfDisc
 from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
@@ -165,12 +166,10 @@ def residual_power(volume: Tensor, grid: FourierGrid, observations: Observations
 
     observations: weighted
     """
-    o, count = observations, len(poses.image)
-    groups = len(o.weight)
+    o, groups = observations, len(observations.weight)
     total = torch.zeros(groups, len(o.disc), dtype=torch.float64, device=o.device)
     images = torch.zeros(groups, dtype=torch.float64, device=o.device)
-    seen = min(count, _ENOUGH_IMAGES * groups)
-    for part in torch.linspace(0, count - 1, seen).long().to(o.device).split(_CHUNK_IMAGES):
+    for part in evenly_spaced(len(poses.image), _ENOUGH_IMAGES * groups, o.device).split(_CHUNK_IMAGES):
         some = poses.take(part)
         few = o.take(some.image)
         model = kernels.slices(volume, grid, some.rotation, o.disc)

@@ -123,7 +123,7 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     result = last.result(particles, packed)
     nothing = no_structure(result.beside)
     if nothing:
-        journal.note(f"warning: {nothing}; half maps agree all the same as far as they share their start")
+        journal.note(f"warning: {nothing}; the half maps may still agree, as far as they share their start")
     folder.write(result)
     if settings.looks_for_symmetry:
         _look_for_symmetry(result, folder, journal)
@@ -199,7 +199,7 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
     )
     journal.note(f"computing on {problem.device} ({settings.computes_on.reason})")
     if problem.device.type == "cuda":
-        journal.note("warning: no GPU was at hand to try this on; compare with --device cpu before you rely on it")
+        journal.note("warning: GPU support has not been tried on a GPU yet; compare with --device cpu before you rely on it")
     journal.note(f"packed images ({bytes_packed(len(particles), problem.box) / 2**30:.1f} GiB) are kept {packed.where}")
     contrast = "dark, inverted" if packed.inverted else "white"
     journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))

@@ -27,6 +27,7 @@ from cryospin.engine.refine import Refinement
 from cryospin.errors import InputError
 from cryospin.evaluation.alignment import mirror
 from cryospin.evaluation.symmetry import Candidates
+from cryospin.evenly import evenly_spaced
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.tensors import write_tensors
 from cryospin.formats.volume import write_map
@@ -148,7 +149,7 @@ def _usual_contrast(maps: FinalMaps, best: Modes, refinement: Refinement) -> tup
     """
     problem = refinement.problem
     radius = min(CONTRAST_SHELL, problem.last_shell)
-    rows = torch.linspace(0, len(best) - 1, min(len(best), _CONTRAST_IMAGES)).long()
+    rows = evenly_spaced(len(best), _CONTRAST_IMAGES)
     some = best.poses.take(rows.to(best.misfit.device))
     volume, grid = problem.masked_volume(maps.map, radius)
     fit = fits_of(volume, grid, refinement.sets.observations(radius), some)

@@ -1,7 +1,7 @@
 """What a stage of a run is, and what it works on.
 
-A stage takes one step at a time, an epoch each, and says which stage goes on from there: itself, or the next. Between
-two steps its state is all that a run needs to be continued; nothing else is carried from step to step.
+A stage takes one step at a time, mostly an epoch, and says which stage goes on from there: itself, or the next. Between two
+steps its state is all that a run needs to be continued; nothing else is carried from step to step.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Stage(Protocol):
         """Tell whoever watches what is to come."""
 
     def step(self) -> Stage:
-        """One epoch; returns the stage that goes on."""
+        """One epoch, or a decision between two; returns the stage that goes on."""
 
     def state(self) -> State:
         """All that the steps so far leave to those to come."""

@@ -76,7 +76,7 @@ class Tried:
     def doubts(self) -> list[str]:
         """What speaks against it."""
         spread = self.competition.spread
-        uneven = [f"contrasts spread {spread:.2f} times their error, not below {_CONVINCING}"]
+        uneven = [f"contrasts scatter by {spread:.2f} times their error, not below {_CONVINCING}"]
         return [*self.failures, *(uneven if spread >= _CONVINCING else [])]
 
     def state(self) -> State:
@@ -155,7 +155,7 @@ class Start:
         tried = Tried(panel, competition, -found.gains.other, found.failures)
         journal.note(
             f"start {self.number + 1}: misfit {misfit:.1f} nats, {tried.loss:.1f} to the other half's map; "
-            f"contrasts spread {competition.spread:.2f} times their error"
+            f"contrasts scatter by {competition.spread:.2f} times their error"
         )
         return tried
 

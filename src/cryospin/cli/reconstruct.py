@@ -53,7 +53,7 @@ def reconstruct(
         int,
         typer.Option(
             help="Start from nothing at most so many times. Another start is made only if the last looks doubtful; if all "
-            "do, the one that best fits images it was not made of is carried on.",
+            "do, the one that best fits images kept out of it goes on.",
             rich_help_panel=_METHOD,
         ),
     ] = 3,
@@ -127,7 +127,7 @@ def reconstruct(
     memory: Annotated[
         float | None,
         typer.Option(
-            help="GiB to get along with; images that do not fit are kept on disk. By default most of what is free.",
+            help="Use at most so many GiB of memory; images that do not fit stay on disk. By default most of what is free.",
             rich_help_panel=_MACHINE,
         ),
     ] = None,

@@ -18,6 +18,7 @@ from torch import Tensor
 from cryospin.engine.candidates import GridProposer, HeadProposer, Proposer, search
 from cryospin.engine.likeness import usual_contrast
 from cryospin.engine.problem import SHIFT_LIMIT, SHIFT_SD
+from cryospin.evenly import evenly_spaced
 from cryospin.fourier import FourierGrid, map_to_grid
 from cryospin.kernels.types import Fit, Observations
 from cryospin.model import Model
@@ -136,7 +137,7 @@ class Assigner:
         """Modes at the first limit."""
         left, found = torch.ones(len(seen.images), dtype=torch.bool), []
         if not self._begun:
-            tried = torch.linspace(0, len(left) - 1, min(len(left), _TRIED)).long()
+            tried = evenly_spaced(len(left), _TRIED)
             found.append(self._tried(self._usual(seen), tried))
             left[tried] = False
             self._begun = True

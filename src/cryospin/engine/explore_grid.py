@@ -102,7 +102,7 @@ class GridExploration:
         rows = self._next(self.batch)
         some = weighted(self.problem.observations.up_to(radius).take(rows), self.noise)
         volume, grid = self.problem.masked_volume(self.volume.solve(self.problem.signal, radius), radius)
-        found = self.search.expectation(volume, grid, some, perplexity, sharpest=1.0)
+        found = self.search.expectation(volume, grid, some, perplexity)
         _, misfit = refine_poses(volume, grid, some, found.best, steps=0, shift_sd=self.problem.shift_sd)
         self.volume.fade(_MEMORY)
         self.volume.add_slices(found.rotations, some.disc, found.sums.numerator, found.sums.denominator)

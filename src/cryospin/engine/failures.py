@@ -15,6 +15,7 @@ from torch import Tensor
 from cryospin.engine.compete import Standing
 from cryospin.engine.held_out import BesideNothing, Gains, beside_nothing, gains, half_volumes, halved
 from cryospin.engine.problem import Problem
+from cryospin.evenly import evenly_spaced
 from cryospin.kernels.types import Observations, Poses
 from cryospin.noise import weighted
 from cryospin.proposals.heads import HeadProposals
@@ -67,8 +68,8 @@ def examine(problem: Problem, standing: Standing, radius: int, heads: HeadPropos
 
 def _nearest(heads: HeadProposals, images: Observations, best: Poses) -> list[int]:
     """How many of some images each head is the nearest for."""
-    rows = torch.linspace(0, len(best.image) - 1, min(_GUESSED, len(best.image))).long()
-    counts: list[int] = heads.nearest(images, best.take(rows.to(best.image.device))).tolist()
+    rows = evenly_spaced(len(best.image), _GUESSED, best.image.device)
+    counts: list[int] = heads.nearest(images, best.take(rows)).tolist()
     return counts
 
 

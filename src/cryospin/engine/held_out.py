@@ -18,6 +18,7 @@ from torch import Tensor
 from cryospin.engine.candidates import GridProposer, search
 from cryospin.engine.half_sets import HalfSets, members, sums_of_halves
 from cryospin.engine.problem import Problem
+from cryospin.evenly import evenly_spaced
 from cryospin.fourier import FourierGrid
 from cryospin.kernels.types import Observations
 from cryospin.poses.gauss_newton import refine_poses
@@ -146,7 +147,7 @@ def beside_nothing(problem: Problem, observations: Observations, half: Tensor, v
     nothing: list[Modes] = []
     for number in (0, 1):
         rows = (half == number).nonzero()[:, 0]
-        rows = rows[torch.linspace(0, len(rows) - 1, min(_SEARCHED, len(rows))).long().to(rows.device)]
+        rows = rows[evenly_spaced(len(rows), _SEARCHED, rows.device)]
         few, everyone = observations.take(rows), torch.arange(len(rows), device=rows.device)
         volume, grid = volumes(1 - number)
         for images, found in ((few, real), (of_nothing(few, generator), nothing)):

@@ -14,6 +14,7 @@ from torch import Tensor
 from cryospin.engine.half_sets import HalfSets, sums_of_halves
 from cryospin.engine.problem import Problem
 from cryospin.evaluation.fsc import fourier_shell_correlation
+from cryospin.evenly import evenly_spaced
 from cryospin.fourier import FourierGrid, low_pass, map_to_grid, resample_map
 from cryospin.kernels.types import Observations, Poses
 from cryospin.poses.gauss_newton import refine_poses
@@ -59,7 +60,7 @@ def take_sides(sets: HalfSets, best: Modes, turns: Tensor, about: Tensor) -> Mod
     problem, count, order = sets.problem, len(best), len(turns)
     poses = Poses.join([mate_of(best.poses, turn, about) for turn in turns])
     row = torch.arange(len(poses.image), device=problem.device).view(order, count)
-    marching = torch.linspace(0, count - 1, min(count, _MOST_IMAGES)).long().to(problem.device)
+    marching = evenly_spaced(count, _MOST_IMAGES, problem.device)
     folds = [row[:, marching[number::_FOLDS]] for number in range(_FOLDS)]
     misfit = torch.zeros(order, count, dtype=torch.float64, device=problem.device).flatten()
     share = (row < count).float().flatten()

@@ -15,8 +15,7 @@ def recentre(density: Tensor, poses: Poses, problem: Problem) -> tuple[Tensor, P
     """Move a map's centre of mass to the box centre, and the particles with it.
 
     Where the map moves by `T`, a particle's displacement from it becomes less by `(R T)_xy`, and its image stays what it
-    was. With a point group, only the part of `T` that it leaves
-    alone is taken, which keeps the axes where they are.
+    was. With a point group, only the part of `T` that it leaves alone is taken, which keeps the axes where they are.
 
     density: `(d, d, d)`, any `d` of the problem's physical size
     """

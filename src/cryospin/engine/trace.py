@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cryospin.evenly import evenly_spaced
 from cryospin.formats.tensors import read_tensors, write_tensors
 from cryospin.fourier import CPU
 from cryospin.state import State
@@ -32,7 +33,7 @@ class Trace:
     @classmethod
     def of(cls, count: int, device: torch.device = CPU) -> Trace:
         """Up to 1,000 of so many images, evenly spread over the table."""
-        return cls(torch.linspace(0, count - 1, min(count, _IMAGES)).long().to(device))
+        return cls(evenly_spaced(count, _IMAGES, device))
 
     def state(self) -> State:
         """Everything, by name."""

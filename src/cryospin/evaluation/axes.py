@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid, map_to_grid
+from cryospin.geometry.rotations import in_plane
 from cryospin.geometry.so3_grid import rotation_grid
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.reference import sample
@@ -129,7 +130,7 @@ class AxisSpectra:
         close = (self.direction @ self.direction[chosen].T).abs() > math.cos(math.radians(5.0))
         rows = close.any(1).nonzero()[:, 0]
         angles = torch.arange(0, 180 / fold, _DIHEDRAL_STEP_DEG, dtype=torch.float64).deg2rad()
-        about = _about_z(angles)
+        about = in_plane(angles)
         return (_frames(self.direction[rows])[:, None] @ about).flatten(0, 1)
 
 
@@ -192,13 +193,6 @@ def _frames(direction: Tensor) -> Tensor:
     helper = torch.eye(3, dtype=torch.float64)[z.abs().argmin(1)]
     x = torch.nn.functional.normalize(torch.linalg.cross(helper, z), dim=1)
     return torch.stack([x, torch.linalg.cross(z, x), z], dim=2)
-
-
-def _about_z(angles: Tensor) -> Tensor:
-    zero = torch.zeros_like(angles)
-    c, s = angles.cos(), angles.sin()
-    rows = [torch.stack([c, -s, zero], -1), torch.stack([s, c, zero], -1), torch.stack([zero, zero, zero + 1], -1)]
-    return torch.stack(rows, -2)
 
 
 def _apart_deg(frame: Tensor, others: Tensor, group: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from cryospin.evaluation.alignment import refine_motions
 from cryospin.evaluation.axes import COARSE, AxisSpectra
 from cryospin.fourier import FourierGrid, map_to_grid
-from cryospin.geometry.rotations import exponential, random_rotations, to_rotation_vectors
+from cryospin.geometry.rotations import in_plane, random_rotations, to_rotation_vectors
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.reference import sample
 
@@ -48,14 +48,15 @@ _GLANCE_SHELL, _GLANCED = 6, 0.35
 """Frequency limit of the first look, and the score there that deserves a second; its axes are off by some degrees."""
 
 _SUSPICIOUS, _STANDING_OUT, _NEARLY_PERFECT = 0.45, 3.5, 0.9
-"""A bent map of a symmetric particle still scores so much for a part of its group, and by so many standard deviations more
-than about random axes, unless it is perfect."""
+"""A group is suspected from such a score on, if it is so many standard deviations above that of random axes, or from the
+third on in any case. A bent map of a symmetric particle still scores as much for a part of its group."""
 
 _ALMOST_STANDING_OUT, _MOSTLY = 2.5, 0.5
-"""So many do where turns half-way between the main axis' own score less by this share, which a round map's do not."""
+"""So few standard deviations are enough if turns half-way between those of the main axis score less by this share: in a
+round map they score as much."""
 
 _NEARLY, _PARTLY = 0.75, 0.6
-"""For the whole group it scores this share of what it does for a part, or if it is bent badly the second."""
+"""A larger group is preferred that scores this share of the best one, or the second where the map is bent badly."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ def _between(name: str) -> Tensor:
     """Turns about z half-way between those of an n-fold axis."""
     fold = int(name[1:])
     angle = (2 * torch.arange(fold, dtype=torch.float64) + 1) * math.pi / fold
-    return exponential(angle[:, None] * torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
+    return in_plane(angle)
 
 
 def _refined(density: Tensor, group: Tensor, frame: Tensor, radius: int) -> tuple[Tensor, Tensor]:

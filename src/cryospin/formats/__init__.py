@@ -1,1 +1,1 @@
-"""Files of the field: STAR tables, image stacks and maps. One module a format, reading and writing together."""
+"""Files of the field: particle tables (STAR, cryoSPARC), image stacks and maps, how they are checked and written whole."""

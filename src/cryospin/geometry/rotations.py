@@ -6,8 +6,6 @@ the intrinsic ZYZ decomposition of `R^T`: `R^T = Rz(rot) Ry(tilt) Rz(psi)`.
 
 from __future__ import annotations
 
-import math
-
 import roma
 import torch
 from torch import Tensor
@@ -101,11 +99,6 @@ def with_half_turns(rotations: Tensor) -> Tensor:
 def half_turned(rotations: Tensor) -> Tensor:
     """Rotations `(..., 3, 3)` turned by 180 degrees in the plane: poses of images, given those of their turned copies."""
     return rotations * rotations.new_tensor([-1.0, -1.0, 1.0])[:, None]
-
-
-def radians(degrees: float) -> float:
-    """Degrees to radians."""
-    return math.radians(degrees)
 
 
 def from_rotation_vectors(vectors: Tensor) -> Tensor:

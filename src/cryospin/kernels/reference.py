@@ -1,6 +1,6 @@
 """The kernels in plain torch: the definition that the fast ones are tested against.
 
-Slow and greedy on purpose: each function is its formula.
+Slow and hungry for memory on purpose: each function is its formula.
 """
 
 from __future__ import annotations

@@ -80,12 +80,9 @@ class Modes:
         """The same hypotheses by image and, within an image, best first; and each one's rank from 0."""
         order = torch.argsort(self.misfit, stable=True)
         order = order[torch.argsort(self.poses.image[order], stable=True)]
-        image = self.poses.image[order]
-        first = torch.ones_like(image, dtype=torch.bool)
-        first[1:] = image[1:] != image[:-1]
-        position = torch.arange(len(image), device=image.device)
-        start = position[first][torch.cumsum(first, 0) - 1]
-        return self.take(order), position - start
+        _, number, count = self.poses.image[order].unique_consecutive(return_inverse=True, return_counts=True)
+        start = count.cumsum(0) - count
+        return self.take(order), torch.arange(len(order), device=order.device) - start[number]
 
     def with_poses(self, poses: Poses, misfit: Tensor) -> Modes:
         """The same hypotheses after their poses were optimised."""
@@ -108,8 +105,8 @@ class Modes:
     def distinct(self, thinning: Thinning) -> Modes:
         """Only the best of each group of near-equal hypotheses, ranked."""
         ranked, rank = self.ranked()
-        image = ranked.poses.image
-        ranked = ranked.take(ranked.misfit - ranked.misfit[rank == 0][_group_number(image)] <= thinning.worse_by)
+        _, number = ranked.poses.image.unique_consecutive(return_inverse=True)
+        ranked = ranked.take(ranked.misfit - ranked.misfit[rank == 0][number] <= thinning.worse_by)
         ranked, rank = ranked.ranked()
         keep = torch.ones_like(rank, dtype=torch.bool)
         # Chordal distance squared is 2 angle^2 for small angles.
@@ -125,10 +122,3 @@ class Modes:
         kept = ranked.take(keep)
         _, rank = kept.ranked()
         return kept.take(rank < thinning.at_most)
-
-
-def _group_number(image: Tensor) -> Tensor:
-    """0 for the first image in a list sorted by image, 1 for the next one that occurs, and so on."""
-    change = torch.zeros_like(image)
-    change[1:] = (image[1:] != image[:-1]).long()
-    return torch.cumsum(change, 0)

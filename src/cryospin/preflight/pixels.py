@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from cryospin.errors import InputError
+from cryospin.evenly import evenly_spaced
 from cryospin.findings import Severity
 from cryospin.formats.plausibility import repeated
 from cryospin.formats.stack import read_images, unusable
@@ -50,7 +51,7 @@ def look_at_pixels(
     """
     table, findings = particles.table, particles.table.findings
     count = len(particles)
-    rows = np.arange(count) if deep else np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
+    rows = np.arange(count) if deep else evenly_spaced(count, _SAMPLE).numpy()
     broken, flat, bare, mean, sd, digest = (np.zeros(len(rows), t) for t in (bool, bool, bool, float, float, np.int64))
     progress = reading(len(rows))
     try:
@@ -116,6 +117,6 @@ def _dark(particles: ParticleSet, rows: np.ndarray) -> bool | None:
     """Whether protein is dark, by the average of a sample."""
     if len(rows) < 20:
         return None
-    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(np.int64)]
+    some = rows[evenly_spaced(len(rows), 1000).numpy()]
     part = particles.take(some)
     return part.looks_dark(min(32, part.working_box()))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cryospin.evenly import evenly_spaced
 from cryospin.fourier import FourierGrid
 from cryospin.geometry.rotations import random_rotations, with_half_turns
 from cryospin.geometry.so3_grid import rotation_grid
@@ -48,19 +49,17 @@ class GridSearch:
         self.shift_sd, self.shift_limit, self.generator = shift_sd, shift_limit, generator
 
     def expectation(
-        self, volume: Tensor, grid: FourierGrid, observations: Observations, perplexity: float, sharpest: float
+        self, volume: Tensor, grid: FourierGrid, observations: Observations, perplexity: float
     ) -> SoftAssignment:
         """Images averaged over their posterior, softened to an effective number of poses.
 
         perplexity: effective number of poses an image should be spread over
-        sharpest: largest power the posterior may be raised to
         """
         rotations, shifts, prior = self._cells(observations)
         slices = kernels.slices(volume, grid, rotations, observations.disc)
-        count = len(observations.images)
         # Rows are in the table's order, and its first images need not be like the others.
-        probe = observations.take(torch.linspace(0, count - 1, min(_PROBE_IMAGES, count)).long().to(volume.device))
-        ladder = sharpest * 2.0 ** -torch.arange(0, 10, 1.0, device=volume.device)
+        probe = observations.take(evenly_spaced(len(observations.images), _PROBE_IMAGES, volume.device))
+        ladder = 2.0 ** -torch.arange(0, 10, 1.0, device=volume.device)
         entropy = kernels.grid_entropies(slices, probe, shifts, prior, ladder).mean(0)
         sharpness = _interpolate(math.log(perplexity), entropy, ladder)
         sums = kernels.grid_expectation(slices, observations, shifts, prior, sharpness)

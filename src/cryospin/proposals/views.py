@@ -23,7 +23,7 @@ def shared_views(
     views: `(V, 3, 3)`; shifts: `(S, 2)`, pixels; prior: their log-prior `(S,)`; step: in-plane, degrees
     returns: `n * V` hypotheses, by image
     """
-    turned = _turned(views, step, whole=math.pi)
+    turned = _turned(views, step)
     slices = kernels.slices(volume, grid, turned.flatten(0, 1), observations.disc)
     scores = kernels.grid_scores(slices, observations, shifts, prior)
     # The grid runs over half turns, views and in-plane angles; the best is wanted of each view.
@@ -49,7 +49,7 @@ def _own(
     volume: Tensor, grid: FourierGrid, o: Observations, views: Tensor, shifts: Tensor, prior: Tensor, step: float
 ) -> tuple[Tensor, Tensor]:
     """Rotations `(n, M, 3, 3)` and shifts `(n, M, 2)` of the best in-plane turn of each view."""
-    turned = _turned(views, step, whole=math.pi)
+    turned = _turned(views, step)
     count, heads, turns = turned.shape[:3]
     slices = kernels.slices(volume, grid, turned.flatten(0, 2), o.disc).unflatten(0, (count, heads * turns))
     weight = o.weight[o.group] * o.scale[:, None]
@@ -66,8 +66,8 @@ def _own(
     return rotation, shifts[shift[*at, best]]
 
 
-def _turned(views: Tensor, step: float, whole: float) -> Tensor:
-    """Views `(..., 3, 3)` turned in the plane, in steps of degrees up to an angle in radians: `(..., turns, 3, 3)`."""
-    count = max(1, round(math.degrees(whole) / step))
-    turns = in_plane(torch.arange(count, device=views.device) * (whole / count))
+def _turned(views: Tensor, step: float) -> Tensor:
+    """Views `(..., 3, 3)` turned in the plane, in steps of degrees up to a half turn: `(..., turns, 3, 3)`."""
+    count = max(1, round(180.0 / step))
+    turns = in_plane(torch.arange(count, device=views.device) * (math.pi / count))
     return turns @ views[..., None, :, :]

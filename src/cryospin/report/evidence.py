@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cryospin.evenly import evenly_spaced
 from cryospin.formats.tensors import read_tensors, write_tensors
 from cryospin.fourier import CPU, FourierGrid, map_to_grid, unpack
 from cryospin.kernels import dispatch as kernels
@@ -98,7 +99,7 @@ def _head_errors(heads: HeadProposals, observations: Observations, poses: Poses,
 
     The turn in the plane is left out: it is searched for every view that a head proposes.
     """
-    rows = torch.linspace(0, len(poses.image) - 1, min(len(poses.image), _HEAD_SAMPLE)).long()
+    rows = evenly_spaced(len(poses.image), _HEAD_SAMPLE)
     guess = heads.propose(observations.up_to(INPUT_RADIUS).take(rows)).rotation.cpu().unflatten(0, (len(rows), -1))
     right = poses.rotation[rows]
     cosine = torch.einsum("nmi,ngi->nmg", guess[..., 2, :], torch.einsum("ni,gij->ngj", right[:, 2], group.float()))

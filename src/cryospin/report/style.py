@@ -14,8 +14,8 @@ from PIL import Image
 
 from cryospin.formats.whole import whole
 
-BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW = (
-    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442",
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = (
+    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7",
 )  # fmt: skip
 """Okabe and Ito's colours, which people with any kind of colour vision tell apart."""
 
@@ -68,9 +68,9 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def picture(image: np.ndarray, low: float | None = None, high: float | None = None) -> str:
-    """A grey image `(h, w)` as the address of a PNG, y upwards; by default without the few most extreme pixels."""
-    least, most = np.quantile(image, [0.005, 0.998]) if low is None or high is None else (low, high)
+def picture(image: np.ndarray) -> str:
+    """A grey image `(h, w)` as the address of a PNG, y upwards, without the few most extreme pixels."""
+    least, most = np.quantile(image, [0.005, 0.998])
     grey = np.clip((image.astype(float) - least) / max(most - least, 1e-12), 0, 1)
     buffer = BytesIO()
     Image.fromarray((grey[::-1] * 255).round().astype(np.uint8)).save(buffer, "PNG", optimize=True)

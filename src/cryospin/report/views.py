@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryospin.evenly import evenly_spaced
 from cryospin.fourier import CPU, FourierGrid, HalfDisc, map_to_grid, pack, unpack
 from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.types import Observations, Poses
@@ -79,7 +80,7 @@ def distant_views(beams: Tensor, count: int = VIEWS) -> Tensor:
 
     beams: `(N, 3)` unit vectors
     """
-    candidates = torch.linspace(0, len(beams) - 1, min(len(beams), _CANDIDATES)).long()
+    candidates = evenly_spaced(len(beams), _CANDIDATES)
     b = beams[candidates].double()
     # The first has the most company.
     chosen = [int((b @ b.T).abs().pow(20).sum(1).argmax())]
