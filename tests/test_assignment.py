@@ -114,15 +114,6 @@ def test_poses_of_images_never_seen_are_found(run, data, tmp_path, proposals):
     torch.testing.assert_close(written.shift, torch.from_numpy(found.poses.shift_A), rtol=0, atol=1e-4)
 
 
-def test_parts_of_a_large_set_are_spread_over_it_and_come_back_in_its_order(run, data, tmp_path, monkeypatch):
-    whole = assign(run, data / "particles.star", tmp_path / "whole", proposals="grid").poses
-    monkeypatch.setattr("cryospin.assignment._CHUNK", COUNT // 3)
-    found = assign(run, data / "particles.star", tmp_path / "parts", proposals="grid").poses
-    same = distance_deg(torch.from_numpy(found.rotation), torch.from_numpy(whole.rotation)) < 1
-    assert float(same.double().mean()) > 0.95
-    assert np.array_equal(found.half, whole.half)
-
-
 def test_noise_of_another_level_leaves_the_poses_as_sure(run, data, tmp_path):
     """As in images of other pixels, whose background was normalised to the same deviation."""
     sure = assign(run, data / "particles.star", tmp_path / "one", proposals="grid")

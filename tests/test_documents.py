@@ -212,7 +212,9 @@ def test_the_messages_in_trouble_are_the_programs():
 @pytest.mark.slow
 def test_the_first_reconstruction_leaves_what_its_page_says(first):
     page = (DOCS / "first-reconstruction.md").read_text()
-    for name in re.findall(r"`(\w+\.\w+)`", "\n".join(re.findall(r"^\| `.*", page, re.MULTILINE))):
+    names = re.findall(r"`(\w+\.\w+)`", "\n".join(re.findall(r"^\| `.*", page, re.MULTILINE)))
+    assert len(names) > 10
+    for name in names:
         assert (first / "run1" / name).is_file(), name
     assert (first / "run1" / "report.html").is_file()
 

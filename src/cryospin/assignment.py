@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cryospin.engine.assign import Assigner, Trial
+from cryospin.engine.half_sets import random_halves
 from cryospin.engine.likeness import likeness
 from cryospin.environment import cores_to_use
 from cryospin.errors import InputError
@@ -207,7 +208,7 @@ def _joined(
     """What was found in all parts, in the order of the table."""
     model, place = assigner.model, torch.from_numpy(np.concatenate(parts)).argsort()
     found = _Part(*(torch.cat(field)[place] for field in zip(*found_in, strict=True)))
-    half = torch.randperm(len(found.rotation), generator=torch.Generator().manual_seed(model.seed + 3)) % 2 + 1
+    half = random_halves(len(found.rotation), model.seed) + 1
     confidence = found.share * likeness(found.shortfall, found.reach)
     poses = ParticlePoses(found.rotation.double().numpy(), found.shift.numpy(), confidence.numpy(), half.numpy())
     return Assignment(

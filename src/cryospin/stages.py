@@ -12,7 +12,7 @@ from cryospin.engine.compete import Competition, Standing
 from cryospin.engine.explore_grid import GridExploration
 from cryospin.engine.explore_heads import HeadExploration
 from cryospin.engine.failures import examine
-from cryospin.engine.half_sets import JOINED, HalfSets
+from cryospin.engine.half_sets import JOINED, HalfSets, random_halves
 from cryospin.engine.impose import averaged, axes_in, put_on_axes
 from cryospin.engine.panel import Panel
 from cryospin.engine.recentre import recentre
@@ -326,7 +326,7 @@ class Enlist:
             density, poses = put_on_axes(density, poses, problem, found)
             self.panel.turn(found.frame)
             journal.note(f"{found.name} is imposed from here on: {describe(found)}")
-        half = problem.order(torch.Generator().manual_seed(self.work.settings.seed + 3)) % 2
+        half = random_halves(len(problem), self.work.settings.seed).to(problem.device)
         sets = HalfSets(problem, half, self.standing.noise, density)
         modes = modes.with_poses(poses, modes.misfit)
         refinement = Refinement(sets, modes, min(LAST_SHELL, problem.last_shell), self.panel.rescuers)

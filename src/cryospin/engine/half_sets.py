@@ -29,6 +29,7 @@ _CONTRAST_PRIOR = 25.0
 
 _CONTRAST = (0.05, 3.0)
 _SETTLING = 4
+_HALVES_SEED = 3
 
 
 class HalfSets:
@@ -151,6 +152,11 @@ class HalfSets:
         self.mask = outline_mask((first, second), self.problem.mask_diameter, self.edge or 1 / self.resolved_shell)
         low = low_pass((first + second) / 2, JOINED)
         self.maps = (first + low - low_pass(first, JOINED), second + low - low_pass(second, JOINED))
+
+
+def random_halves(count: int, seed: int) -> Tensor:
+    """0 or 1 for each of so many images: `(count,)`."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed + _HALVES_SEED)) % 2
 
 
 def members(modes: Modes, half: Tensor, number: int) -> Tensor:

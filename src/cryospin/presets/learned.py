@@ -11,7 +11,7 @@ from cryospin.engine.autodecode import AutoDecoding
 from cryospin.engine.autoencode import AutoEncoding, Guesses
 from cryospin.engine.failures import dead_heads
 from cryospin.engine.final import final_maps
-from cryospin.engine.half_sets import HalfSets
+from cryospin.engine.half_sets import HalfSets, random_halves
 from cryospin.engine.learning import Learning
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
@@ -150,7 +150,7 @@ class Learn:
             "half maps: averages over halves of the images at their final poses, which were not found independently"
         )
         self.encoding.trace.save(folder / TRACE)
-        half = problem.order(torch.Generator().manual_seed(work.settings.seed + 3)) % 2
+        half = random_halves(len(problem), work.settings.seed).to(problem.device)
         none = torch.zeros(len(problem), dtype=torch.float64, device=problem.device)
         sets = HalfSets.settled(problem, half, Modes(poses, none, none.long()))
         best, competing, confidence = _compare(sets, poses, self.guesses)
