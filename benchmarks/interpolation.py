@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cryospin.evaluation.fsc import fourier_shell_correlation
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import random_rotations
 from cryospin.kernels import cpu
+from cryospin.maps.fsc import fourier_shell_correlation
 from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.halves import HalfMaps
 from cryospin.volume.mask import spherical_mask

@@ -18,14 +18,14 @@ import torch
 
 from benchmarks.measuring import evaluate, markdown, reconstruct, seeds, store, stored
 from cryospin.engine.trace import Trace
-from cryospin.evaluation.alignment import align_maps, apply_alignment
-from cryospin.evaluation.fsc import fourier_shell_correlation, resolution
 from cryospin.evaluation.pose_error import pose_errors
 from cryospin.evaluation.traces import TraceErrors, trace_errors, view_posterior
 from cryospin.formats.star import read_poses
 from cryospin.formats.volume import read_map
 from cryospin.fourier import FourierGrid, map_to_grid, resample_map
 from cryospin.geometry.symmetry import point_group
+from cryospin.maps.alignment import align_maps, apply_alignment
+from cryospin.maps.fsc import fourier_shell_correlation, resolution
 from cryospin.noise import weighted
 from cryospin.preparation import prepare
 from cryospin.presets.learned import MAP_FROM_POSES, TRACE

@@ -15,13 +15,13 @@ import starfile
 import torch
 
 from cryospin.engine.record import Silence
-from cryospin.evaluation.alignment import move_map
 from cryospin.evaluation.evaluate import evaluate
-from cryospin.evaluation.fsc import fourier_shell_correlation
 from cryospin.formats.star import read_star
 from cryospin.formats.tensors import read_tensors
 from cryospin.formats.volume import read_map
 from cryospin.geometry.symmetry import point_group
+from cryospin.maps.alignment import move_map
+from cryospin.maps.fsc import fourier_shell_correlation
 from cryospin.pipeline import reconstruct
 from cryospin.run import load_run
 from cryospin.settings import Settings

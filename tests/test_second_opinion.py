@@ -14,14 +14,14 @@ from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.mates import asymmetry, mate_of, take_sides
 from cryospin.engine.panel import Panel
 from cryospin.engine.refine import Refinement
-from cryospin.evaluation.alignment import move_map
 from cryospin.evaluation.pose_error import pose_errors
-from cryospin.evaluation.symmetry import suspects
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import exponential, from_relion_angles, random_rotations
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels import cpu
 from cryospin.kernels.types import Poses
+from cryospin.maps.alignment import move_map
+from cryospin.maps.point_groups import suspects
 from cryospin.poses.modes import Modes
 from cryospin.preparation import prepare, true_poses
 from cryospin.second_opinion import MATES, RELEASED, SecondOpinion, _with_mates

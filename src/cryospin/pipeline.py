@@ -20,8 +20,8 @@ from cryospin.engine.failures import no_structure
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import Listener, Silence
 from cryospin.errors import InputError
-from cryospin.evaluation.symmetry import recognise
 from cryospin.journal import Journal
+from cryospin.maps.point_groups import recognise
 from cryospin.origin import Origin
 from cryospin.packing import Packed, bytes_packed
 from cryospin.particles import ParticleSet

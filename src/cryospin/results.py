@@ -21,12 +21,11 @@ from cryospin.engine.candidates import HeadProposer
 from cryospin.engine.final import FinalMaps, final_maps
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.held_out import BesideNothing, beside_nothing, shares_in
+from cryospin.engine.likeness import CONTRAST_SHELL, DOUBTFUL
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
 from cryospin.errors import InputError
-from cryospin.evaluation.alignment import mirror
-from cryospin.evaluation.symmetry import Candidates
 from cryospin.evenly import evenly_spaced
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.tensors import write_tensors
@@ -34,17 +33,15 @@ from cryospin.formats.volume import write_map
 from cryospin.formats.whole import refuse_to_replace, whole
 from cryospin.fourier import CPU
 from cryospin.geometry.symmetry import in_asymmetric_unit
+from cryospin.maps.alignment import mirror
+from cryospin.maps.point_groups import Candidates
 from cryospin.noise import in_the_mean
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
 from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
 from cryospin.report.evidence import gather_evidence, write_evidence
-from cryospin.report.numbers import DOUBTFUL
 from cryospin.settings import Settings
-
-CONTRAST_SHELL = 12
-"""Images' contrasts are measured up to here, cycles per box."""
 
 _CONTRAST_IMAGES = 2000
 

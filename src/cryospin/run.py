@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 
 from cryospin.errors import InputError
-from cryospin.evaluation.fsc import GOLD_STANDARD, resolution
 from cryospin.formats.star import StarSource, read_star
 from cryospin.formats.volume import read_map
 from cryospin.geometry.rotations import to_relion_angles
+from cryospin.maps.fsc import GOLD_STANDARD, resolution
 from cryospin.results import RunFolder
 from cryospin.volume.halves import CURVE_NAMES
 

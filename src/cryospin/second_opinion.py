@@ -23,9 +23,9 @@ from cryospin.engine.held_out import agreement
 from cryospin.engine.impose import averaged
 from cryospin.engine.mates import as_before, asymmetry, mate_of, take_sides, wide_outline
 from cryospin.engine.refine import Refinement
-from cryospin.evaluation.symmetry import describe, suspects
 from cryospin.fourier import same_transform
 from cryospin.geometry.symmetry import point_group
+from cryospin.maps.point_groups import describe, suspects
 from cryospin.noise import weighted
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet

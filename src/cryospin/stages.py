@@ -18,8 +18,8 @@ from cryospin.engine.panel import Panel
 from cryospin.engine.recentre import recentre
 from cryospin.engine.refine import Refinement
 from cryospin.engine.switch import switch_reason
-from cryospin.evaluation.symmetry import describe
 from cryospin.journal import Journal
+from cryospin.maps.point_groups import describe
 from cryospin.noise import weighted
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from cryospin.engine.impose import axes_in, put_on_axes
-from cryospin.evaluation.alignment import move_map
-from cryospin.evaluation.symmetry import self_correlation
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import from_relion_angles, random_rotations
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels import cpu
 from cryospin.kernels.types import Poses
+from cryospin.maps.alignment import move_map
+from cryospin.maps.point_groups import self_correlation
 
 BOX = 36
 TURN = from_relion_angles(torch.tensor([70.0, 50.0, 20.0]))

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from cryospin.evaluation.alignment import mirror
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry import rotations as geometry
 from cryospin.kernels import cpu
+from cryospin.maps.alignment import mirror
 
 ANGLE = st.floats(-179.9, 179.9)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cryospin.evaluation.fsc import fourier_shell_correlation
+from cryospin.maps.fsc import fourier_shell_correlation
 from cryospin.volume.mask import spherical_mask
 
 BOX, PIXEL, COUNT = 48, 4.0, 400

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.evaluation.fsc import fourier_shell_correlation
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import random_rotations, to_rotation_vectors
 from cryospin.kernels import reference
 from cryospin.kernels.types import Poses
+from cryospin.maps.fsc import fourier_shell_correlation
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.uncertainty import POINTS, spread
 from cryospin.volume.accumulated import AccumulatedVolume

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from cryospin.errors import InputError
-from cryospin.evaluation.alignment import mirror, move_map
 from cryospin.formats.volume import write_map
 from cryospin.geometry.rotations import exponential
+from cryospin.maps.alignment import mirror, move_map
 from cryospin.simulation import density_from_source, phantom
 from cryospin.simulation.density import density_from_atoms, density_from_map
 

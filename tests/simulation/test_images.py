@@ -9,10 +9,10 @@ import starfile
 import torch
 
 from cryospin.errors import InputError
-from cryospin.evaluation.fsc import fourier_shell_correlation
 from cryospin.formats.star import read_star
 from cryospin.formats.volume import read_map
 from cryospin.fourier import HalfDisc, pack
+from cryospin.maps.fsc import fourier_shell_correlation
 from cryospin.noise import shell_mean
 from cryospin.optics import contrast_transfer, odd_aberration
 from cryospin.simulation import ImagingConditions, simulate

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.evaluation.fsc import fourier_shell_correlation
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import random_rotations
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.types import Poses
+from cryospin.maps.fsc import fourier_shell_correlation
 from cryospin.volume.accumulated import AccumulatedVolume
 
 BOX = 24

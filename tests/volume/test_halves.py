@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.evaluation.fsc import fourier_shell_correlation, shell_of_voxels
 from cryospin.fourier import FourierGrid, HalfDisc, map_to_grid
 from cryospin.geometry.rotations import random_rotations
 from cryospin.kernels.types import Poses
+from cryospin.maps.fsc import fourier_shell_correlation, shell_of_voxels
 from cryospin.volume.accumulated import AccumulatedVolume
 from cryospin.volume.halves import HalfMaps, fsc_curves, masked_fsc, wiener_filtered
 from cryospin.volume.mask import spherical_mask

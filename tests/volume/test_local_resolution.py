@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.evaluation.fsc import fourier_shell_correlation, resolution
 from cryospin.fourier import low_pass
+from cryospin.maps.fsc import fourier_shell_correlation, resolution
 from cryospin.volume.local_resolution import local_resolution
 from cryospin.volume.mask import spherical_mask
 

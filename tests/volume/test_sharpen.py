@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.evaluation.fsc import shell_of_voxels
+from cryospin.maps.fsc import shell_of_voxels
 from cryospin.volume.sharpen import guinier_fit, reference_correlation, sharpened
 
 BOX, PIXEL = 48, 1.5

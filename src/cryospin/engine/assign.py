@@ -10,23 +10,24 @@ those that resemble the map less than usual. If not, the grid serves all.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cryospin.engine.candidates import GridProposer, HeadProposer, Proposer, search
-from cryospin.engine.likeness import usual_contrast
+from cryospin.engine.likeness import CONTRAST_SHELL, usual_contrast
 from cryospin.engine.problem import SHIFT_LIMIT, SHIFT_SD
 from cryospin.evenly import evenly_spaced
 from cryospin.fourier import FourierGrid, map_to_grid
 from cryospin.kernels.types import Fit, Observations
-from cryospin.model import Model
 from cryospin.noise import at_the_level_of, weighted
 from cryospin.poses.gauss_newton import fits_of, refine_poses
 from cryospin.poses.modes import Modes, Thinning
 from cryospin.proposals.grid import GridSearch
-from cryospin.results import CONTRAST_SHELL
+
+if TYPE_CHECKING:
+    from cryospin.model import Model
 
 _FIRST_SHELL, _GROWTH = CONTRAST_SHELL, 1.5
 _MODES = (4, 3, 2)
@@ -36,7 +37,7 @@ _STEPS, _LAST_STEPS = 2, 8
 """At each limit, and at the last, where poses that have come to rest take none. With 2 there, every eighth pose depended on
 where the search came from by more than a quarter of its standard error."""
 
-_DOUBTFUL = 2.0
+_SEARCH_AGAIN = 2.0
 """Standard errors that an image's contrast may fall short of the usual before its pose is doubted."""
 
 _TRIED = 500
@@ -154,7 +155,7 @@ class Assigner:
         self.contrast = usual_contrast(fit.contrast, self._precision(fit), self.model.contrast)
         if len(each) > 1:
             guess = each[0].best()
-            settled = self._shortfall(self._fit(seen, guess, 0)) <= _DOUBTFUL
+            settled = self._shortfall(self._fit(seen, guess, 0)) <= _SEARCH_AGAIN
             beaten = guess.misfit - modes.best().misfit > _BETTER
             share = float((beaten & settled).sum() / settled.sum().clamp_min(1))
             self.trial = Trial(len(rows), float(settled.double().mean()), share)
@@ -167,7 +168,7 @@ class Assigner:
             return self._searched(last, seen, rows)
         modes = self._searched(first, seen, rows)
         best = modes.best()
-        doubtful = best.poses.image[self._shortfall(self._fit(seen, best, 0)) > _DOUBTFUL]
+        doubtful = best.poses.image[self._shortfall(self._fit(seen, best, 0)) > _SEARCH_AGAIN]
         if len(doubtful) == 0:
             return modes
         return Modes.join(modes, self._searched(last, seen, doubtful)).distinct(self._thinning(0))

@@ -8,7 +8,7 @@ from functools import cached_property
 from torch import Tensor
 
 from cryospin.engine.half_sets import HalfSets
-from cryospin.evaluation.fsc import GOLD_STANDARD, crossing_shell
+from cryospin.maps.fsc import GOLD_STANDARD, crossing_shell
 from cryospin.poses.modes import Modes
 from cryospin.volume.halves import FscCurves, fsc_curves, wiener_filtered
 from cryospin.volume.local_resolution import local_resolution

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from cryospin.engine.problem import Problem
-from cryospin.evaluation.fsc import GOLD_STANDARD, crossing_shell
 from cryospin.fourier import FourierGrid, low_pass, map_to_grid, same_transform
 from cryospin.kernels.types import Observations
+from cryospin.maps.fsc import GOLD_STANDARD, crossing_shell
 from cryospin.noise import residual_power, weighted
 from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes

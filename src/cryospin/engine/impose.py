@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from cryospin.engine.problem import Problem
-from cryospin.evaluation.alignment import move_map
-from cryospin.evaluation.symmetry import Symmetry, find_symmetry
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.types import Poses
+from cryospin.maps.alignment import move_map
+from cryospin.maps.point_groups import Symmetry, find_symmetry
 from cryospin.volume.mask import WIDE, outline_mask
 
 

@@ -12,6 +12,12 @@ import math
 import torch
 from torch import Tensor
 
+CONTRAST_SHELL = 12
+"""Images' contrasts are measured up to here, cycles per box."""
+
+DOUBTFUL = 4.0
+"""An image is doubtful if its contrast falls short of the usual by so many standard errors."""
+
 _ROUNDS = 50
 _RANGE, _TRIALS, _TOUCHES = 2.5, 64, 5
 """The usual contrast is looked for within this factor of the expected, at so many values, and the best is touched up."""

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cryospin.engine.half_sets import HalfSets, sums_of_halves
 from cryospin.engine.problem import Problem
-from cryospin.evaluation.fsc import fourier_shell_correlation
 from cryospin.evenly import evenly_spaced
 from cryospin.fourier import FourierGrid, low_pass, map_to_grid, resample_map
 from cryospin.kernels.types import Observations, Poses
+from cryospin.maps.fsc import fourier_shell_correlation
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes
 from cryospin.volume.accumulated import AccumulatedVolume

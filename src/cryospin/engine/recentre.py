@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cryospin.engine.problem import Problem
-from cryospin.evaluation.alignment import move_map
 from cryospin.kernels.types import Poses
+from cryospin.maps.alignment import move_map
 from cryospin.volume.mask import WIDE, outline_mask
 
 

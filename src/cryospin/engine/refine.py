@@ -28,7 +28,7 @@ _MARGIN = 6
 _GROWTH = 1.5
 _RESCUE_PASSES = (1, 3)
 _RESCUE_SHELL = 12
-_DOUBTFUL, _MOST_DOUBTFUL = 3.0, 0.15
+_SEARCH_AGAIN, _MOST_SEARCHED = 3.0, 0.15
 """Images whose contrast falls short by so many standard errors are searched again, but no more than this share of them."""
 
 _STILL_DEG = 2.0
@@ -111,8 +111,8 @@ class Refinement:
     def _doubtful(self, images: Tensor) -> Tensor:
         """Which of some images hardly resemble the volume at the pose they have."""
         shortfall = self.sets.shortfall[images]
-        worst = shortfall.argsort(descending=True)[: int(_MOST_DOUBTFUL * len(images))]
-        return images[worst[shortfall[worst] > _DOUBTFUL]].sort().values
+        worst = shortfall.argsort(descending=True)[: int(_MOST_SEARCHED * len(images))]
+        return images[worst[shortfall[worst] > _SEARCH_AGAIN]].sort().values
 
     def _rescued(self, half: int, images: Tensor, limit: int) -> Modes:
         """New candidates for some images, at a frequency limit that a search from nothing can bear."""

@@ -1,1 +1,1 @@
-"""How good a result is: map against map, half against half, pose against truth."""
+"""How good a result is: against the truth, against the true poses of its images, and how evenly its views lie."""

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from cryospin.errors import InputError
-from cryospin.evaluation.alignment import align_maps, apply_alignment
 from cryospin.evaluation.ceiling import maps_from_poses
-from cryospin.evaluation.fsc import GOLD_STANDARD, fourier_shell_correlation, resolution
 from cryospin.evaluation.pose_error import PoseErrors, pose_errors
-from cryospin.evaluation.symmetry import find_symmetry
 from cryospin.formats.star import read_poses
 from cryospin.formats.table import GivenPoses
 from cryospin.formats.volume import read_map
 from cryospin.fourier import resample_map
 from cryospin.geometry.symmetry import point_group
+from cryospin.maps.alignment import align_maps, apply_alignment
+from cryospin.maps.fsc import GOLD_STANDARD, fourier_shell_correlation, resolution
+from cryospin.maps.point_groups import find_symmetry
 from cryospin.selection import Selection
 from cryospin.volume.mask import spherical_mask
 

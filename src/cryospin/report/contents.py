@@ -14,11 +14,11 @@ import pandas as pd
 from torch import Tensor
 
 from cryospin.errors import InputError
-from cryospin.evaluation.fsc import GOLD_STANDARD
 from cryospin.formats.star import StarSource, read_star
 from cryospin.formats.tensors import read_tensors
 from cryospin.formats.volume import read_map
 from cryospin.geometry.symmetry import point_group
+from cryospin.maps.fsc import GOLD_STANDARD
 from cryospin.report.evidence import read_evidence
 from cryospin.settings import imposed_group
 from cryospin.volume.halves import CURVE_NAMES

@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cryospin.engine.likeness import DOUBTFUL
 from cryospin.geometry.rotations import distance_deg
 from cryospin.report.contents import Contents
 from cryospin.report.figures import plot_fsc, plot_orientations, plot_slices
 from cryospin.report.histograms import plot_confidence, plot_defocus, plot_shifts, plot_shortfall
-from cryospin.report.numbers import DOUBTFUL, Numbers
+from cryospin.report.numbers import Numbers
 from cryospin.report.progress import plot_heads, plot_progress
 from cryospin.report.spheres import plot_head_maps, plot_modes
 from cryospin.report.style import as_data_uri, data_uri

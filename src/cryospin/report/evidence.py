@@ -19,7 +19,7 @@ from cryospin.report.views import views_of
 EVIDENCE = Path("report") / "evidence.safetensors"
 
 _THUMBNAIL = 64
-_DOUBTFUL = 24
+_WORST = 24
 _TYPICAL = 4
 _HEAD_SAMPLE = 2000
 
@@ -51,7 +51,7 @@ def gather_evidence(
     views = views_of(density, observations, poses, radius)
     worst = shortfall.argsort(descending=True)
     middle = len(worst) // 2
-    rows = torch.cat([worst[:_DOUBTFUL], worst[middle : middle + _TYPICAL]])
+    rows = torch.cat([worst[:_WORST], worst[middle : middle + _TYPICAL]])
     image, expected = _thumbnails(density, observations, poses, rows, radius)
     found = {
         "shortfall": shortfall,

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from cryospin.engine.likeness import DOUBTFUL
 from cryospin.evaluation.sampling import Sampling, fourier_sampling
 from cryospin.report.contents import Contents
-
-DOUBTFUL = 4.0
-"""An image is doubtful if its contrast falls short of the usual by so many standard errors."""
 
 SURE = 0.9
 _EARLY_SHELL = 10

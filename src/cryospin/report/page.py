@@ -12,12 +12,13 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FunctionLoader
 from markupsafe import Markup
 
+from cryospin.engine.likeness import DOUBTFUL
 from cryospin.formats.whole import whole
 from cryospin.geometry.rotations import to_relion_angles
 from cryospin.report.contents import Contents, read_run
 from cryospin.report.drawing import draw
 from cryospin.report.map3d import surfaces
-from cryospin.report.numbers import DOUBTFUL, SURE, Numbers, remarks
+from cryospin.report.numbers import SURE, Numbers, remarks
 from cryospin.report.spheres import RIGHT_DEG
 from cryospin.report.style import picture
 from cryospin.words import duration

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryospin.evaluation.fsc import crossing_shell, fourier_shell_correlation, shell_of_voxels
+from cryospin.maps.fsc import crossing_shell, fourier_shell_correlation, shell_of_voxels
 from cryospin.volume.accumulated import AccumulatedVolume
 
 _NOTHING = 0.02

@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from cryospin.evaluation.fsc import GOLD_STANDARD
+from cryospin.maps.fsc import GOLD_STANDARD
 
 _COARSE = 32
 _WAVELENGTHS, _NARROWEST, _WIDEST = 2.0, 0.04, 0.08

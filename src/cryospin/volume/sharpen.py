@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryospin.evaluation.fsc import GOLD_STANDARD, crossing_shell, shell_of_voxels
+from cryospin.maps.fsc import GOLD_STANDARD, crossing_shell, shell_of_voxels
 
 _GUINIER_FROM_A = 10.0
 """Beyond this resolution the amplitudes of a protein's atoms fall off evenly; at lower ones its shape decides them."""

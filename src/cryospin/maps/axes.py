@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cryospin.fourier import FourierGrid, map_to_grid
-from cryospin.geometry.rotations import in_plane
+from cryospin.geometry.rotations import in_plane, to_rotation_vectors
 from cryospin.geometry.so3_grid import rotation_grid
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.reference import sample
@@ -136,8 +136,6 @@ class AxisSpectra:
 
 def turns_of(group: Tensor) -> list[tuple[Tensor, float, int]]:
     """A group's turns as axis (float64 `(3,)`), angle in radians up to pi, and how many have both; without the identity."""
-    from cryospin.geometry.rotations import to_rotation_vectors
-
     found: list[tuple[Tensor, float, int]] = []
     for vector in to_rotation_vectors(group[1:]):
         angle = float(vector.norm())

@@ -1,7 +1,7 @@
 """Which point group a map has, and how its axes stand.
 
 A map of symmetry G correlates with itself turned by any element of G as well as it correlates with the truth. The axes are
-found at low frequency from the map's angular waves about every axis (`evaluation.axes`); Gauss-Newton then brings the map
+found at low frequency from the map's angular waves about every axis (`maps.axes`); Gauss-Newton then brings the map
 onto its turned self, which gives each axis to a fraction of a degree and the point where the axes meet.
 """
 
@@ -15,12 +15,12 @@ import roma
 import torch
 from torch import Tensor
 
-from cryospin.evaluation.alignment import refine_motions
-from cryospin.evaluation.axes import COARSE, AxisSpectra
 from cryospin.fourier import FourierGrid, map_to_grid
 from cryospin.geometry.rotations import in_plane, random_rotations, to_rotation_vectors
 from cryospin.geometry.symmetry import point_group
 from cryospin.kernels.reference import sample
+from cryospin.maps.alignment import refine_motions
+from cryospin.maps.axes import COARSE, AxisSpectra
 
 _COARSE_SHELL, _MOST_SHELLS = 8, 20
 _STEPS = (6, 10, 16)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.evaluation.fsc import crossing_shell, fourier_shell_correlation, resolution, shell_of_voxels
+from cryospin.maps.fsc import crossing_shell, fourier_shell_correlation, resolution, shell_of_voxels
 
 
 @pytest.mark.parametrize("box", [16, 17])

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from cryospin.evaluation.alignment import align_maps, apply_alignment, mirror, move_map
-from cryospin.evaluation.fsc import fourier_shell_correlation
 from cryospin.geometry.rotations import distance_deg, exponential, from_relion_angles
+from cryospin.maps.alignment import align_maps, apply_alignment, mirror, move_map
+from cryospin.maps.fsc import fourier_shell_correlation
 
 BOX = 24
 TURN = from_relion_angles(torch.tensor([40.0, 75.0, -120.0]))

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cryospin.evaluation.axes import AxisSpectra, turns_of
-from cryospin.evaluation.symmetry import find_symmetry, recognise, self_correlation
 from cryospin.formats.volume import read_map
 from cryospin.fourier import resample_map
 from cryospin.geometry.rotations import from_relion_angles
 from cryospin.geometry.symmetry import distance_modulo_deg, point_group
+from cryospin.maps.axes import AxisSpectra, turns_of
+from cryospin.maps.point_groups import find_symmetry, recognise, self_correlation
 from cryospin.simulation import density_from_source
 from cryospin.volume.mask import spherical_mask
 
