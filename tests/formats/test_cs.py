@@ -373,6 +373,22 @@ def test_particles_without_poses_gain_them(cs, assigned, tmp_path):
     assert float(distance_deg(read_cs(out / "particles.cs").poses.rotation, found.rotation).max()) < 1e-3
 
 
+def test_what_an_older_job_measured_is_made_neutral(cs, assigned, tmp_path):
+    measured = ("error_min", "resid_pow", "slice_pow", "image_pow", "cross_cor", "weight", "pose_ess", "shift_ess")
+    old = {f"alignments3D/{name}": floats(3, 1.5, 0, 7) for name in (*measured, "alpha", "alpha_min", "class_ess")}
+    two = {"alignments2D/class": np.arange(4, dtype=np.uint32), "alignments2D/alpha": floats(1, 2, 3, 4)}
+    path = cs(old | two | {"alignments3D/class": np.array([3, 0, 1, 2], np.uint32)})
+    before, after, _ = written(path, read_cs(path), assigned(4), tmp_path)
+    assert after.dtype.names == (*before.dtype.names, "alignments3D/error")
+    assert [after.dtype[name] for name in before.dtype.names] == [before.dtype[name] for name in before.dtype.names]
+    for name in (*measured, "class"):
+        assert after[f"alignments3D/{name}"].tolist() == [0] * 4, name
+    for name in ("alpha", "alpha_min", "class_ess"):
+        assert after[f"alignments3D/{name}"].tolist() == [1] * 4, name
+    for name in two:
+        np.testing.assert_array_equal(after[name], before[name])
+
+
 def test_a_joined_table_is_written_as_it_was_and_joins_again(cs, assigned, tmp_path):
     own, passthrough, _ = split_in_two(cs, [3, 0, 2, 1])
     before, after, out = written(own, read_cs(own, passthrough), assigned(4), tmp_path)

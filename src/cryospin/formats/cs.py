@@ -59,6 +59,10 @@ _NEW_FIELDS: list[tuple[str, Any, tuple[int, ...]]] = [
     ("alignments3D/class_posterior", "<f4", ()),
     ("alignments3D/class", "<u4", ()),
 ]
+_NEUTRAL = dict.fromkeys(
+    ("error_min", "resid_pow", "slice_pow", "image_pow", "cross_cor", "weight", "pose_ess", "shift_ess", "class"), 0
+) | dict.fromkeys(("alpha", "alpha_min", "class_ess"), 1)
+"""Fields of `alignments3D` that no run finds, as they are before anything is known; `alpha` is the particle's scale."""
 
 
 def read_cs(path: str | Path, passthrough: Path | None = None) -> ParticleTable:
@@ -134,7 +138,10 @@ class CsSource:
         write_new_star(folder / "particles.star", table, found)
 
     def with_poses(self, table: ParticleTable, found: AssignedPoses) -> np.ndarray:
-        """The kept rows with what was found; every other field, and all types, stay as they were."""
+        """The kept rows with what was found, and nothing that an older alignment found.
+
+        Every other field, and all types, stay as they were.
+        """
         old = self.rows[table.rows]
         out = _with_fields(old, [f for f in _NEW_FIELDS if f[0] not in (old.dtype.names or ())])
         pixel = table.optics.of_group("pixel_size")
@@ -144,6 +151,10 @@ class CsSource:
         out["alignments3D/split"] = found.half - 1
         out["alignments3D/error"] = -found.log_likelihood
         out["alignments3D/class_posterior"] = found.confidence
+        # What an older job measured at its own poses would be taken for what was measured at the new ones.
+        for name, value in _NEUTRAL.items():
+            if f"alignments3D/{name}" in out.dtype.names:
+                out[f"alignments3D/{name}"] = value
         return out
 
 

@@ -28,6 +28,9 @@ _IMAGE, _GROUP, _NAME = "rlnImageName", "rlnOpticsGroup", "rlnOpticsGroupName"
 _KIND_OF_FILE = re.compile(r":mrcs?$")
 """RELION's way of saying what kind of file to take one for."""
 
+_NEUTRAL = {"rlnClassNumber": "1", "rlnNormCorrection": "1.000000", "rlnNrOfSignificantSamples": "1"}
+"""Columns that no run finds, as RELION has them before it finds anything; it divides images by their `rlnNormCorrection`."""
+
 _TOMOGRAPHY = ("rlnTomoName", "rlnTomoParticleName")
 
 
@@ -118,13 +121,17 @@ class StarSource:
     in_pixels: bool
 
     def write(self, folder: Path, table: ParticleTable, found: AssignedPoses) -> None:
-        """Write `particles.star`: the same file with poses, half-sets and confidence added or replaced."""
+        """Write `particles.star`: the same file with poses, half-sets and confidence added or replaced.
+
+        What an older job measured at its own poses is made neutral.
+        """
         sizes = table.optics.of_group("pixel_size") if self.in_pixels else None
         shift = table.optics.shift_in_image(found.shift)
         columns = pose_columns(found, shift, sizes)
         if sizes is None and OLD_ORIGINS[0] in self.block:
             # A table with origins in both units keeps them equal.
             columns = pose_columns(found, shift, table.optics.of_group("pixel_size")) | columns
+        columns |= {label: [value] * len(table) for label, value in _NEUTRAL.items() if label in self.block}
         self.star.replaced(self.block, columns, table.rows).write(folder / "particles.star")
 
 
