@@ -11,9 +11,10 @@ import torch
 
 from cryospin.errors import InputError
 from cryospin.evaluation.evaluate import evaluate
+from cryospin.formats.star import read_poses
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.volume import write_map
-from cryospin.geometry.rotations import random_rotations
+from cryospin.geometry.rotations import random_rotations, to_rotation_vectors
 from cryospin.particles import ParticleSet
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
@@ -87,6 +88,20 @@ def test_the_truth_of_the_chosen_particles_alone_will_do(finished, index, option
     run = finished(**options | ({"particles_index": index} if "particles_index" in options else {}))
     figures = evaluate(run, truth_poses=run / "particles.star", ceiling=False)
     assert figures["rotation_error_deg"]["mean"] < 1e-3
+
+
+@pytest.mark.parametrize("options", [{}, {"first": 110}])
+def test_true_poses_may_be_those_of_cryosparc(imaged, finished, tmp_path, options):
+    true = read_poses(imaged / "truth.star")
+    rows = np.zeros(COUNT, [("alignments3D/pose", "f4", 3), ("alignments3D/shift", "f4", 2), ("alignments3D/psize_A", "f4")])
+    rows["alignments3D/pose"] = to_rotation_vectors(true.rotation.mT)
+    rows["alignments3D/shift"] = -true.shift / 3.5
+    rows["alignments3D/psize_A"] = 3.5
+    with (tmp_path / "truth.cs").open("wb") as handle:
+        np.save(handle, rows)
+    figures = evaluate(finished(**options), truth_poses=tmp_path / "truth.cs", ceiling=False)
+    assert figures["rotation_error_deg"]["mean"] < 0.01
+    assert figures["shift_error_A"]["median"] < 0.01
 
 
 def test_the_truth_of_other_particles_is_refused(finished, simulated):

@@ -14,7 +14,9 @@ from cryospin.cli.progress import say
 def evaluate(
     result: Annotated[Path, typer.Argument(metavar="RUN|MAP", help="A run's folder, or a map.", show_default=False)],
     truth_map: Annotated[Path | None, typer.Option(help="The true map (.mrc).", show_default=False)] = None,
-    truth_poses: Annotated[Path | None, typer.Option(help="The true poses (.star).", show_default=False)] = None,
+    truth_poses: Annotated[
+        Path | None, typer.Option(help="The true poses (.star, or .cs with alignments3D).", show_default=False)
+    ] = None,
     symmetry: Annotated[str, typer.Option(help="The particle's point group, modulo which poses are compared.")] = "C1",
     ceiling: Annotated[
         bool,

@@ -13,7 +13,7 @@ from torch import Tensor
 from cryospin.errors import InputError
 from cryospin.evaluation.ceiling import maps_from_poses
 from cryospin.evaluation.pose_error import PoseErrors, pose_errors
-from cryospin.formats.star import read_poses
+from cryospin.formats.read import read_poses
 from cryospin.formats.table import GivenPoses
 from cryospin.formats.volume import read_map
 from cryospin.fourier import resample_map
@@ -45,6 +45,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compare a run, or a map alone, with the truth.
 
+    truth_poses: a RELION `.star` or a cryoSPARC `.cs` with `alignments3D`
     symmetry: the particle's point group; its axes may stand anywhere in the truth: they are looked for in the true map, or
         taken from a run that imposed the group
     ceiling: also reconstruct from the true poses, if there are any

@@ -74,8 +74,7 @@ def read_cs(path: str | Path, passthrough: Path | None = None) -> ParticleTable:
     path, findings = Path(path), Findings()
     rows = read_rows(path)
     full = rows if passthrough is None else _joined(rows, read_rows(passthrough), path, passthrough)
-    if len(full) == 0:
-        raise InputError("the table holds no particles", where=path, remedy="Check how it was selected or exported")
+    _refuse_empty(full, path)
     _require(full, _IMAGE_FIELDS, path, "Give the particles of an import or extraction job")
     _require(full, _CTF_FIELDS, path, "Give the job's passthrough file with --ctf, which holds the CTF parameters")
     optics = _optics(full, path, findings)
@@ -92,6 +91,23 @@ def read_cs(path: str | Path, passthrough: Path | None = None) -> ParticleTable:
         source=CsSource(rows),
         findings=findings,
     )
+
+
+def read_cs_poses(path: str | Path) -> GivenPoses:
+    """The poses of a table alone; it needs no images and no CTF.
+
+    raises: `InputError` where there are none, or where they are broken
+    """
+    path, findings = Path(path), Findings()
+    rows = read_rows(path)
+    _refuse_empty(rows, path)
+    pixel = "blob/psize_A" if "blob/psize_A" in (rows.dtype.names or ()) else "alignments3D/psize_A"
+    needed = ("alignments3D/pose", "alignments3D/shift", pixel)
+    _require(rows, needed, path, "Give a table of particles that were aligned in 3D")
+    size = _finite(rows, pixel, path, findings)
+    poses = _poses(rows, _displacements(rows, "alignments3D", size, path, findings), size, path, findings)
+    findings.refuse_errors()
+    return poses
 
 
 def read_rows(path: Path) -> np.ndarray:
@@ -153,7 +169,7 @@ class CsSource:
         out["alignments3D/class_posterior"] = found.confidence
         # What an older job measured at its own poses would be taken for what was measured at the new ones.
         for name, value in _NEUTRAL.items():
-            if f"alignments3D/{name}" in out.dtype.names:
+            if f"alignments3D/{name}" in (out.dtype.names or ()):
                 out[f"alignments3D/{name}"] = value
         return out
 
@@ -192,6 +208,11 @@ def _layout(handle: BinaryIO, path: Path) -> tuple[np.dtype, int]:
     if dtype.itemsize == 0 or not 0 <= shape[0] < 1 << 40:
         raise InputError("its header makes no sense", where=path, remedy="Copy or export the file again")
     return dtype, shape[0]
+
+
+def _refuse_empty(rows: np.ndarray, path: Path) -> None:
+    if len(rows) == 0:
+        raise InputError("the table holds no particles", where=path, remedy="Check how it was selected or exported")
 
 
 def _require(rows: np.ndarray, names: tuple[str, ...], path: Path, remedy: str) -> None:
@@ -313,23 +334,33 @@ def _warn_unused(rows: np.ndarray, path: Path, findings: Findings) -> None:
 
 def _alignments(rows: np.ndarray, optics: Optics, path: Path, findings: Findings) -> tuple[Tensor | None, GivenPoses | None]:
     """Displacements from the 3D alignment, or else the 2D one; and poses where there was a 3D one."""
-    names = rows.dtype.names or ()
+    names, size = rows.dtype.names or (), optics.of_group("pixel_size").numpy()
     kind = next((k for k in ("alignments3D", "alignments2D") if f"{k}/shift" in names), None)
-    shift = None
-    if kind is not None:
-        pixels = _finite(rows, f"{kind}/shift", path, findings).reshape(len(rows), -1)[:, :2]
-        if pixels.shape[1] != 2:
-            raise InputError(f"{kind}/shift does not hold two numbers", where=path, remedy="Export the particles again")
-        pixel = _finite(rows, f"{kind}/psize_A", path, findings, 0.0)
-        size = np.where(pixel > 0, pixel, optics.of_group("pixel_size").numpy())
-        shift = -torch.from_numpy(pixels * size[:, None])
-    if "alignments3D/pose" not in names or shift is None:
-        return shift, None
+    if kind is None:
+        return None, None
+    shift = _displacements(rows, kind, size, path, findings)
+    return shift, _poses(rows, shift, size, path, findings) if "alignments3D/pose" in names else None
+
+
+def _displacements(rows: np.ndarray, kind: str, image_pixel: np.ndarray, path: Path, findings: Findings) -> Tensor:
+    """Displacement of each particle from one kind of alignment, `(N, 2)`, Å.
+
+    image_pixel: of each image, Å, for alignments that do not say what their pixels are
+    """
+    pixels = _finite(rows, f"{kind}/shift", path, findings).reshape(len(rows), -1)[:, :2]
+    if pixels.shape[1] != 2:
+        raise InputError(f"{kind}/shift does not hold two numbers", where=path, remedy="Export the particles again")
+    pixel = _finite(rows, f"{kind}/psize_A", path, findings, 0.0)
+    return -torch.from_numpy(pixels * np.where(pixel > 0, pixel, image_pixel)[:, None])
+
+
+def _poses(rows: np.ndarray, shift: Tensor, image_pixel: np.ndarray, path: Path, findings: Findings) -> GivenPoses:
+    """The poses of the 3D alignment."""
     vectors = _finite(rows, "alignments3D/pose", path, findings).reshape(len(rows), -1)
     if vectors.shape[1] != 3:
         raise InputError("alignments3D/pose does not hold three numbers", where=path, remedy="Export the particles again")
     rotation = from_rotation_vectors(torch.from_numpy(vectors)).mT
-    return shift, GivenPoses(rotation, shift, float(optics.of_group("pixel_size").max()))
+    return GivenPoses(rotation, shift, float(image_pixel.max()))
 
 
 def _sign(rows: np.ndarray) -> Tensor | None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from cryospin.errors import InputError
 from cryospin.formats.bare import read_bare
-from cryospin.formats.cs import read_cs
+from cryospin.formats.cs import read_cs, read_cs_poses
+from cryospin.formats.star import read_poses as read_star_poses
 from cryospin.formats.star import read_star
-from cryospin.formats.table import ParticleTable
+from cryospin.formats.table import GivenPoses, ParticleTable
 
 _COMPRESSED = (".gz", ".bz2")
 _STACKS = (".mrc", ".mrcs")
@@ -41,6 +42,14 @@ def read_table(path: Path, ctf: Path | None = None, datadir: Path | None = None)
         where=path,
         remedy="Give a RELION .star, a cryoSPARC .cs, or an .mrcs stack with --ctf",
     )
+
+
+def read_poses(path: Path) -> GivenPoses:
+    """The poses of a RELION `.star` or a cryoSPARC `.cs` alone; it needs no images and no CTF.
+
+    raises: `InputError` where there are none, or where they are broken
+    """
+    return read_cs_poses(path) if _kind(path) == ".cs" else read_star_poses(path)
 
 
 def _ctf_table(path: Path) -> ParticleTable:
