@@ -9,12 +9,14 @@ import pytest
 import tomli_w
 import torch
 
+from cryospin.cli.evaluate import as_table
 from cryospin.errors import InputError
 from cryospin.evaluation.evaluate import evaluate
 from cryospin.formats.star import read_poses
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.volume import write_map
 from cryospin.geometry.rotations import random_rotations, to_rotation_vectors
+from cryospin.maps.fsc import shell_of_voxels
 from cryospin.particles import ParticleSet
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
@@ -113,6 +115,31 @@ def test_the_truth_of_other_particles_is_refused(finished, simulated):
 def test_poses_without_a_run_are_refused(imaged):
     with pytest.raises(InputError, match=r"a map alone has no poses\. Give the run's folder, or drop --truth-poses"):
         evaluate(imaged / "truth.mrc", truth_poses=imaged / "truth.star")
+
+
+def test_a_resolution_that_the_box_cannot_tell_is_called_a_bound(imaged, finished):
+    run = finished(first=110)
+    shells = [f"{BOX * PIXEL / shell},0.9,0.9,0,{fsc}" for shell, fsc in enumerate([0.9, 0.8, 0.1, 0], 1)]
+    (run / "fsc.csv").write_text("\n".join(["resolution_A,fsc_unmasked,fsc_masked,fsc_randomised,fsc_corrected", *shells]))
+    figures = evaluate(run, truth_map=imaged / "truth.mrc", truth_poses=imaged / "truth.star")
+    finest = BOX * PIXEL / (BOX // 2 - 1)
+    assert figures["at_most"]["resolution_A"] == ["fsc_0_5", "fsc_0_143"]
+    assert figures["resolution_A"]["fsc_0_5"] == figures["resolution_A"]["fsc_0_143"] == pytest.approx(finest)
+    assert BOX * PIXEL / 3 < figures["resolution_A"]["half_map_0_143"] < BOX * PIXEL / 2
+    for name, at in figures["true_poses_A"].items():
+        assert (name in figures["at_most"]["true_poses_A"]) == (at == pytest.approx(finest)), name
+    text, measured = as_table(figures), figures["resolution_A"]["half_map_0_143"]
+    assert f"\nFSC 0.5 to truth    ≤ {finest:.2f} Å (finest of the box)  (true poses: " in text
+    assert f"\nhalf maps 0.143     {measured:.2f} Å  (true poses: " in text
+
+
+def test_a_resolution_that_was_measured_is_printed_as_it_is(imaged, blobs, tmp_path):
+    density = torch.fft.rfftn(blobs.density(BOX).double())
+    density[shell_of_voxels(BOX) > 5] = 0
+    write_map(tmp_path / "blurred.mrc", torch.fft.irfftn(density, s=(BOX,) * 3), PIXEL)
+    figures = evaluate(tmp_path / "blurred.mrc", truth_map=imaged / "truth.mrc")
+    assert figures["at_most"] == {"resolution_A": [], "true_poses_A": []}
+    assert "≤" not in as_table(figures)
 
 
 def test_a_run_whose_images_moved_can_be_told_where(imaged, finished, tmp_path):

@@ -34,7 +34,8 @@ def evaluate(
 ) -> None:
     """Compare a map and its poses with the truth, or with another run: rotation, shift and hand are found first.
 
-    Poses are compared after one global turn, modulo the particle's symmetry.
+    Poses are compared after one global turn, modulo the particle's symmetry. A resolution with ≤ is the finest that the box
+    can tell: the curve never falls below the threshold. The file of --json lists such ones under at_most.
     """
     import torch
 
@@ -70,10 +71,16 @@ def as_table(figures: dict) -> str:
     }
     for key, name in names.items():
         if resolution[key] is not None:
-            best = f"  (true poses: {ceiling[key]:.2f} Å)" if ceiling and ceiling.get(key) else ""
-            lines.append((name, f"{resolution[key]:.2f} Å{best}"))
+            best = f"  (true poses: {_angstrom(figures, 'true_poses_A', key)})" if ceiling and ceiling.get(key) else ""
+            finest = " (finest of the box)" if key in figures["at_most"]["resolution_A"] else ""
+            lines.append((name, f"{_angstrom(figures, 'resolution_A', key)}{finest}{best}"))
     if figures["map_correlation"] is not None:
         lines.append(("map correlation", f"{figures['map_correlation']:.3f}"))
     if figures["hand"]:
         lines.append(("hand", f"{figures['hand']}" + (": see map_other_hand.mrc" if figures["hand"] == "flipped" else "")))
     return "\n".join(f"{name:20s}{value}" for name, value in lines)
+
+
+def _angstrom(figures: dict, whose: str, key: str) -> str:
+    """A resolution, or that it is no worse than the finest of the box where the curve does not tell it."""
+    return f"{'≤ ' if key in figures['at_most'][whose] else ''}{figures[whose][key]:.2f} Å"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cryospin.engine.final import FinalMaps
 from cryospin.errors import InputError
 from cryospin.evaluation.ceiling import maps_from_poses
 from cryospin.evaluation.pose_error import PoseErrors, pose_errors
@@ -50,7 +51,9 @@ def evaluate(
         taken from a run that imposed the group
     ceiling: also reconstruct from the true poses, if there are any
     returns: `rotation_error_deg`, `shift_error_A`, `hand`, `resolution_A`, `map_correlation`, and `true_poses_A`, the
-        resolutions of a map made from the run's images at their true poses; None or empty where something is not given
+        resolutions of a map made from the run's images at their true poses; None or empty where something is not given.
+        `at_most` names the resolutions of these two that were not reached: the curve stays above its threshold to the last
+        shell, and the number is the finest that the box could tell, not a measurement
     raises: `InputError` for files that are missing or do not fit each other
     """
     run = result if result.is_dir() else None
@@ -61,10 +64,13 @@ def evaluate(
         "rotation_error_deg": None,
         "shift_error_A": None,
         "hand": None,
-        "resolution_A": {"fsc_0_5": None, "fsc_0_143": None, "half_map_0_143": _half_map_resolution(run)},
+        "resolution_A": {"fsc_0_5": None, "fsc_0_143": None, "half_map_0_143": None},
         "map_correlation": None,
         "true_poses_A": None,
+        "at_most": {"resolution_A": [], "true_poses_A": []},
     }
+    if run is not None and (run / "fsc.csv").is_file():
+        _note(figures, "resolution_A", "half_map_0_143", *_half_maps(run))
     truth = _true_map(truth_map, density, pixel_size) if truth_map else None
     if truth is not None:
         _compare_maps(figures, density, truth, pixel_size)
@@ -74,7 +80,8 @@ def evaluate(
         own = read_poses(run / "particles.star")
         true = _of_run(run, read_poses(truth_poses), len(own.rotation))
         frame = _compare_poses(figures, own, true, _Axes.of(run, symmetry, truth), truth_poses)
-        figures["true_poses_A"] = _ceiling(run, true, truth, datadir, frame) if ceiling else None
+        if ceiling:
+            _note_ceiling(figures, maps_from_poses(run, true, datadir, frame), truth)
     return figures
 
 
@@ -95,8 +102,7 @@ def _compare_maps(figures: dict[str, Any], density: Tensor, truth: Tensor, pixel
     aligned = apply_alignment(density, alignment)
     fsc = fourier_shell_correlation(aligned, truth)
     side = pixel_size * density.shape[0]
-    figures["resolution_A"]["fsc_0_5"] = resolution(fsc, _HALF, side)
-    figures["resolution_A"]["fsc_0_143"] = resolution(fsc, GOLD_STANDARD, side)
+    _note_truth(figures, "resolution_A", fsc, side)
     figures["map_correlation"] = float(torch.corrcoef(torch.stack([aligned.flatten(), truth.flatten()]))[0, 1])
     figures["hand"] = "flipped" if alignment.flipped else "same"
 
@@ -192,24 +198,31 @@ def _of_run(run: Path, true: GivenPoses, count: int) -> GivenPoses:
     return true if rows is None else true.take(rows)
 
 
-def _half_map_resolution(run: Path | None) -> float | None:
-    """Resolution by the run's half maps, corrected for the mask."""
-    if run is None or not (run / "fsc.csv").is_file():
-        return None
+def _half_maps(run: Path) -> tuple[Tensor, float]:
+    """FSC of the run's half maps, corrected for the mask, and the side of their box in Å."""
     lines = [line.split(",") for line in (run / "fsc.csv").read_text().splitlines()]
     column = lines[0].index("fsc_corrected")
-    curve = torch.tensor([1.0] + [float(line[column]) for line in lines[1:]])
-    return resolution(curve, GOLD_STANDARD, float(lines[1][0]))
+    return torch.tensor([1.0] + [float(line[column]) for line in lines[1:]]), float(lines[1][0])
 
 
-def _ceiling(
-    run: Path, true: GivenPoses, truth: Tensor | None, datadir: Path | None, frame: Tensor
-) -> dict[str, float | None]:
-    """The same figures for a map from the true poses, made as the run made its own."""
-    best = maps_from_poses(run, true, datadir, frame)
-    figures: dict[str, float | None] = {"fsc_0_5": None, "fsc_0_143": None, "half_map_0_143": best.resolution}
+def _note_ceiling(figures: dict[str, Any], best: FinalMaps, truth: Tensor | None) -> None:
+    """The same figures for maps from the true poses, made as the run made its own."""
+    figures["true_poses_A"] = {"fsc_0_5": None, "fsc_0_143": None, "half_map_0_143": None}
+    _note(figures, "true_poses_A", "half_map_0_143", best.fsc.corrected, best.size_angstrom)
     if truth is not None:
-        fsc = fourier_shell_correlation(best.map, truth)
-        figures["fsc_0_5"] = resolution(fsc, _HALF, best.size_angstrom)
-        figures["fsc_0_143"] = resolution(fsc, GOLD_STANDARD, best.size_angstrom)
-    return figures
+        _note_truth(figures, "true_poses_A", fourier_shell_correlation(best.map, truth), best.size_angstrom)
+
+
+def _note_truth(figures: dict[str, Any], whose: str, fsc: Tensor, side: float) -> None:
+    """Resolutions by agreement with the truth."""
+    _note(figures, whose, "fsc_0_5", fsc, side, _HALF)
+    _note(figures, whose, "fsc_0_143", fsc, side)
+
+
+def _note(
+    figures: dict[str, Any], whose: str, name: str, fsc: Tensor, side: float, threshold: float = GOLD_STANDARD
+) -> None:
+    """Add a resolution to the figures, and its name to the bounds where the curve stays above the threshold."""
+    figures[whose][name] = resolution(fsc, threshold, side)
+    if not bool((fsc[1:] < threshold).any()):
+        figures["at_most"][whose].append(name)
