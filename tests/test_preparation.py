@@ -11,6 +11,7 @@ from cryospin.engine.record import Silence
 from cryospin.errors import InputError
 from cryospin.formats.star import read_poses
 from cryospin.formats.table import AssignedPoses
+from cryospin.preflight import preflight
 from cryospin.preparation import prepare, true_poses
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, density_from_source, simulate
@@ -37,6 +38,26 @@ def described(folder, snr):
 def test_hopeless_noise_is_called_so(tmp_path):
     assert any(line.startswith("warning: images are so noisy") for line in described(tmp_path / "faint", 0.003))
     assert not any("warning" in line for line in described(tmp_path / "clear", 0.3))
+
+
+def test_particles_off_centre_are_told_of_unless_they_are_centred(tmp_path):
+    conditions = ImagingConditions(snr=0.3, shift_sd=4.0)
+    simulate(density_from_source("phantom", 32, 8.0), 8.0, 300, tmp_path, conditions, seed=1)
+    told = {}
+    for name, recentre in (("particles", False), ("truth", False), ("truth", True)):
+        settings = Settings(particles=tmp_path / f"{name}.star", out=tmp_path / "run", recentre=recentre)
+        notes = Notes()
+        pipeline._describe(notes, settings, *prepare(settings))
+        told[name, recentre] = [line for line in notes.lines if "farther from the middle" in line]
+    assert not told["particles", False], "a table without shifts says nothing of them"
+    assert not told["truth", True]
+    (line,) = told["truth", False]
+    assert "Give --recentre" in line
+    # Of a normal distribution in the plane, exp(-limit^2 / 2 sd^2) lie farther out.
+    share = int(line.split(" % ")[0].split()[-1])
+    assert share == pytest.approx(100 * np.exp(-((0.08 * 32 / 4) ** 2) / 2), abs=8)
+    found = preflight(tmp_path / "truth.star").findings
+    assert any("farther from the middle" in str(finding) for finding in found)
 
 
 def test_limits_in_angstrom_become_shells(tmp_path):

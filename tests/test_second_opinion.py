@@ -180,6 +180,21 @@ def test_a_map_without_symmetry_keeps_its_poses(blobs, tmp_path):
     assert SecondOpinion.on(first) is None
 
 
+def test_a_symmetry_that_the_images_contradict_is_warned_of(blobs, tmp_path):
+    first, _ = refinement_at(tmp_path, blobs.density(BOX), 0.0)
+    settings = replace(first.work.settings, symmetry="C3")
+    work = Work(replace(first.work.problem, group=point_group("C3")), settings, first.work.journal)
+    images, sets = torch.arange(len(work.problem)), first.refinement.sets
+    standing = Standing(images, sets.combined(), sets.noise, first.refinement.modes)
+    stage = Compete(work, first.panel, Competition(work.problem, standing, first.panel.proposers), [LAST_SHELL]).step()
+    assert stage.without < 0
+    assert Compete.restored(work, stage.state()).without == stage.without
+    while isinstance(stage, Compete):
+        stage = stage.step()
+    (line,) = (line for line in work.journal.lines if "does not seem to have C3" in line)
+    assert line.startswith("warning: with C3 images fit ")
+
+
 def test_poses_compete_again_with_a_symmetry_that_hardly_shows(blobs, tmp_path, monkeypatch):
     monkeypatch.setattr("cryospin.stages._STRAIGHT", 0.95)
     first, truth = refinement_at(tmp_path, symmetric(blobs, "D2").density(BOX), 20.0)
@@ -196,6 +211,7 @@ def test_poses_compete_again_with_a_symmetry_that_hardly_shows(blobs, tmp_path, 
     assert torch.equal(again.work.problem.early_group, group), "a resumed competition imposes it too"
     while not isinstance(stage, Refine):
         stage = stage.step()
+    assert not any("does not seem to have" in line for line in work.journal.lines)
     best = stage.refinement.modes.best().poses
     errors = pose_errors(best.rotation, best.shift, truth.rotation, truth.shift, group)
     assert float(errors.rotation_deg.median()) < 4.0

@@ -25,14 +25,15 @@ from cryospin.maps.point_groups import recognise
 from cryospin.origin import Origin
 from cryospin.packing import Packed, bytes_packed
 from cryospin.particles import ParticleSet
-from cryospin.preparation import prepare, true_poses
+from cryospin.preparation import off_centre, prepare, true_poses
 from cryospin.presets.learned import Learn
 from cryospin.report.live import watchers
 from cryospin.results import Result, RunFolder
 from cryospin.second_opinion import SecondOpinion
 from cryospin.settings import Settings
 from cryospin.stage import Stage, Work
-from cryospin.stages import FIRST_SHELL, STAGES, Refine, Start
+from cryospin.stages import FIRST_SHELL, STAGES, Refine
+from cryospin.start import Start
 from cryospin.state import placed
 
 _FAINT_IMAGES = 15.0
@@ -117,7 +118,7 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     else:
         journal.epochs = since.epoch
         listener.note(f"continues after epoch {since.epoch}, {since.seconds:.0f} s into the run")
-        stages = STAGES | {Learn.name: Learn, SecondOpinion.name: SecondOpinion}
+        stages = STAGES | {stage.name: stage for stage in (Start, Learn, SecondOpinion)}
         stage = stages[since.stage].restored(work, placed(since.state, problem.device))
     last = _to_the_end(stage, work, folder, since.step if since else 0)
     result = last.result(particles, packed)
@@ -135,6 +136,7 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     summary = {"epochs": journal.epochs, "resolution_A": result.maps.resolution, "found_structure": not nothing}
     folder.finish(summary)
     Checkpoints(folder.checkpoints).clear()
+    _show_the_end(folder)
     return result
 
 
@@ -171,6 +173,13 @@ def _next(stage: Stage) -> Stage | None:
     return SecondOpinion.on(stage) if isinstance(stage, Refine) else None
 
 
+def _show_the_end(folder: RunFolder) -> None:
+    """Write the page again: it was written with the results, before the last lines of the log."""
+    from cryospin.report.page import rewrite_page
+
+    rewrite_page(folder.path)
+
+
 def _sharpness(result: Result) -> str:
     """How map_sharpened.mrc was made."""
     _, fit = result.maps.sharpened
@@ -193,6 +202,8 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
     journal.note(f"{particles.table.format}: {settings.particles.absolute()}")
     for finding in particles.table.findings:
         journal.note(f"{finding.severity}: {finding}")
+    if not settings.recentre and (found := off_centre(particles)):
+        journal.note(f"warning: {found}. Give --recentre, which centres them first")
     journal.note(
         f"{len(particles)} particles of {particles.box} x {particles.box} pixels, {particles.pixel_size:g} Å each; "
         f"working at {problem.box} pixels of {problem.pixel_size:.4g} Å"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cryospin.engine.problem import Problem
+from cryospin.engine.problem import SHIFT_LIMIT, Problem
 from cryospin.errors import InputError
 from cryospin.formats.plausibility import FEWEST
 from cryospin.formats.star import read_poses
@@ -25,6 +25,21 @@ LEAST_SHELL = 8
 """Cycles per box that poses are told apart by at least."""
 
 _ROUNDING = 1e-3
+_MANY_OFF_CENTRE = 0.02
+
+
+def off_centre(particles: ParticleSet) -> str:
+    """What the table's shifts say of particles farther from the middle than is searched; nothing where they are few."""
+    if particles.table.shift is None:
+        return ""
+    limit = SHIFT_LIMIT * particles.size_angstrom
+    share = float((particles.table.shift.norm(dim=1) > limit).double().mean())
+    if share < _MANY_OFF_CENTRE:
+        return ""
+    return (
+        f"by the table's shifts {100 * share:.0f} % of the particles are farther from the middle of their images than the "
+        f"{limit:.0f} Å that are searched"
+    )
 
 
 def prepare(

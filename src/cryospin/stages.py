@@ -1,17 +1,12 @@
-"""The stages of a run, one after another: start from nothing, let poses compete, refine."""
+"""The stages of a run after its start, one after another: let poses compete, find those of all other images, refine."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cryospin.engine.candidates import search
 from cryospin.engine.compete import Competition, Standing
-from cryospin.engine.explore_grid import GridExploration
-from cryospin.engine.explore_heads import HeadExploration
-from cryospin.engine.failures import examine
 from cryospin.engine.half_sets import JOINED, HalfSets, random_halves
 from cryospin.engine.impose import averaged, axes_in, put_on_axes
 from cryospin.engine.panel import Panel
@@ -28,13 +23,6 @@ from cryospin.results import Result
 from cryospin.stage import Stage, Work
 from cryospin.state import State
 
-_CONVINCING = 1.12
-"""A start is carried on at once if the images' contrasts spread by less than this times their error (see `Competition`),
-and no test of `engine.failures` finds anything."""
-
-_CLEAR_IMAGES = 30.0
-"""Information of an image, in nats, below which contrasts say too little and a start costs too much to try again."""
-
 FIRST_SHELL, LAST_SHELL = 9, 12
 """Frequency limits of the competition, cycles per box."""
 
@@ -47,6 +35,9 @@ _STILL_FALLS = 0.5
 _STRAIGHT = 0.75
 """A map whose symmetry is to be imposed but scores less is bent: its poses are found again in its average over the group."""
 
+_WORSE = 0.1
+"""Share of the misfit without a symmetry by which that with it may be worse."""
+
 COMPETITORS = 5000
 """At most so many images take part in the competition; the others get their poses at its end."""
 
@@ -54,160 +45,27 @@ _ENLISTED = 10_000
 """Of those others, so many at a time: a multiple of what `search` takes at once, whose random numbers come in that order."""
 
 
-@dataclass
-class Tried:
-    """A start that was explored and went through a first round of competition.
-
-    loss: mean misfit of an image to the map that the other half of the images gives, nats
-    failures: what the tests of `engine.failures` found
-    """
-
-    panel: Panel
-    competition: Competition
-    loss: float
-    failures: list[str]
-
-    @property
-    def convinces(self) -> bool:
-        """Whether it can be carried on without another to compare it with."""
-        return not self.doubts
-
-    @property
-    def doubts(self) -> list[str]:
-        """What speaks against it."""
-        spread = self.competition.spread
-        uneven = [f"contrasts scatter by {spread:.2f} times their error, not below {_CONVINCING}"]
-        return [*self.failures, *(uneven if spread >= _CONVINCING else [])]
-
-    def state(self) -> State:
-        """Everything it would be continued from."""
-        return {
-            "panel": self.panel.state(),
-            "competition": self.competition.state(),
-            "loss": self.loss,
-            "failures": self.failures,
-        }
-
-    @classmethod
-    def restored(cls, work: Work, state: State) -> Tried:
-        """The start whose state this is."""
-        panel = work.panel(state["panel"])
-        competition = Competition.restored(work.problem, panel.proposers, state["competition"])
-        return cls(panel, competition, state["loss"], state["failures"])
-
-
-class Start:
-    """One start from nothing: an exploration, and a first round of competition to judge it by.
-
-    number: which start this is, from 0
-    before: the starts that did not convince
-    """
-
-    name = "start"
-    finished = False
-
-    def __init__(self, work: Work, number: int = 0, before: list[Tried] | None = None) -> None:
-        self.work, self.number, self.before = work, number, before or []
-        seed = work.settings.seed + 1000 * number
-        self.panel = Panel(work.problem, work.settings.explores_with, seed)
-        self.exploration = _exploration(work, self.panel, seed)
-
-    def announce(self) -> None:
-        """See `Stage.announce`."""
-        self.work.journal.expect(self.exploration.stage, self.exploration.epochs_left)
-
-    def step(self) -> Stage:
-        """See `Stage.step`."""
-        if not self.exploration.epochs_left:
-            return self._after(self._judged())
-        self.work.journal.epoch(self.exploration.epoch(), density=self.exploration.map)
-        return self
-
-    def state(self) -> State:
-        """See `Stage.state`."""
-        return {
-            "number": self.number,
-            "before": [tried.state() for tried in self.before],
-            "panel": self.panel.state(),
-            "exploration": self.exploration.state(),
-        }
-
-    @classmethod
-    def restored(cls, work: Work, state: State) -> Start:
-        """See `Stage.restored`."""
-        start = cls(work, state["number"], [Tried.restored(work, tried) for tried in state["before"]])
-        start.panel = work.panel(state["panel"])
-        start.exploration = _exploration(work, start.panel, start.panel.seed)
-        start.exploration.restore(state["exploration"])
-        return start
-
-    def _judged(self) -> Tried:
-        """The explored map after a first round of competition."""
-        problem, journal, panel = self.work.problem, self.work.journal, self.panel
-        competitors = problem.order(panel.generator)[:COMPETITORS].sort().values
-        standing = Standing(competitors, self.exploration.map(), self.exploration.noise)
-        competition = Competition(problem, standing, panel.proposers)
-        journal.expect(competition.stage, 2 + LAST_ROUNDS)
-        misfit = _hold_round(competition, FIRST_SHELL, journal)
-        found = examine(problem, competition.standing, FIRST_SHELL, panel.guesser.heads if panel.guesser else None)
-        for failure in found.failures:
-            journal.note(f"start {self.number + 1} looks wrong: {failure}")
-        tried = Tried(panel, competition, -found.gains.other, found.failures)
-        journal.note(
-            f"start {self.number + 1}: misfit {misfit:.1f} nats, {tried.loss:.1f} to the other half's map; "
-            f"contrasts scatter by {competition.spread:.2f} times their error"
-        )
-        return tried
-
-    def _after(self, tried: Tried) -> Stage:
-        """A start that convinces goes on; else another one is made, or the one that fits held-out images best goes on."""
-        if tried.convinces:
-            return Compete(self.work, tried.panel, tried.competition, [LAST_SHELL] * LAST_ROUNDS)
-        starts, again = [*self.before, tried], self._worth_repeating()
-        journal = self.work.journal
-        if again and len(starts) < self.work.settings.starts:
-            journal.note(f"start {self.number + 1} does not convince, and another is made: {'; '.join(tried.doubts)}")
-            another = Start(self.work, self.number + 1, starts)
-            another.announce()
-            return another
-        best = min(starts, key=lambda start: start.loss)
-        journal.note(
-            f"warning: no start convinced; going on with the one of held-out misfit {best.loss:.1f} nats "
-            f"({'; '.join(best.doubts)}). Compare with a run from another --seed"
-        )
-        return Compete(self.work, best.panel, best.competition, [FIRST_SHELL, *[LAST_SHELL] * LAST_ROUNDS])
-
-    def _worth_repeating(self) -> bool:
-        """Whether another start could be told from this one, and would be affordable."""
-        problem = self.work.problem
-        nats = float(problem.information[min(FIRST_SHELL, problem.last_shell)])
-        return self.work.settings.explores_with != "heads" and nats > _CLEAR_IMAGES
-
-
-def _exploration(work: Work, panel: Panel, seed: int) -> GridExploration | HeadExploration:
-    """The heads alone explore with themselves; everyone else with the grid, which costs less."""
-    if work.settings.explores_with == "heads":
-        assert panel.guesser is not None, "heads explore"
-        return HeadExploration(work.problem, panel.guesser, seed)
-    return GridExploration(work.problem, seed)
-
-
 class Compete:
     """Rounds of competition until the posterior has one mode.
 
     limits: frequency limits of the rounds to come; after one at the last limit the competition may end
+    without: mean misfit of an image, nats, that the competition without the symmetry ended with; None where there was none
     """
 
     name = "compete"
     finished = False
 
-    def __init__(self, work: Work, panel: Panel, competition: Competition, limits: list[int]) -> None:
+    def __init__(
+        self, work: Work, panel: Panel, competition: Competition, limits: list[int], without: float | None = None
+    ) -> None:
         self.work, self.panel, self.competition, self.limits = work, panel, competition, limits
+        self.without = without
 
     @classmethod
-    def again(cls, work: Work, panel: Panel, standing: Standing) -> Compete:
-        """A competition from another map, with the rounds at the last limit only."""
-        stage = cls(work, panel, Competition(work.problem, standing, panel.proposers), [LAST_SHELL] * LAST_ROUNDS)
+    def again(cls, work: Work, panel: Panel, standing: Standing, without: float | None = None) -> Compete:
+        """A competition from another map, with the rounds at the last limit only; see the class for `without`."""
+        competition = Competition(work.problem, standing, panel.proposers)
+        stage = cls(work, panel, competition, [LAST_SHELL] * LAST_ROUNDS, without)
         stage.announce()
         return stage
 
@@ -219,13 +77,14 @@ class Compete:
         """See `Stage.step`."""
         limit, *self.limits = self.limits
         journal = self.work.journal
-        _hold_round(self.competition, limit, journal)
+        hold_round(self.competition, limit, journal)
         reason = switch_reason(self.competition) if limit == LAST_SHELL else ""
         if not reason and (self.limits or self._still_gains()):
             self.limits = self.limits or [LAST_SHELL]
             return self
         if again := self._straightened():
             return again
+        self._doubt_symmetry()
         journal.note(f"switch to direct optimisation: {reason or 'the bound on rounds was reached'}")
         return Enlist(self.work, self.panel, self.competition.standing)
 
@@ -235,6 +94,7 @@ class Compete:
             "panel": self.panel.state(),
             "competition": self.competition.state(),
             "limits": self.limits,
+            "without": self.without,
             "imposing": not self.work.problem.imposes_later,
         }
 
@@ -244,7 +104,7 @@ class Compete:
         work = work.imposing() if state["imposing"] else work
         panel = work.panel(state["panel"])
         competition = Competition.restored(work.problem, panel.proposers, state["competition"])
-        return cls(work, panel, competition, state["limits"])
+        return cls(work, panel, competition, state["limits"], state["without"])
 
     def _still_gains(self) -> bool:
         """Whether another round is worth while."""
@@ -261,7 +121,17 @@ class Compete:
         self.work.journal.note(f"{found.name} hardly shows, so poses compete again with it imposed: {describe(found)}")
         work, standing = self.work.imposing(), Standing(before.images, averaged(before.density, found), before.noise)
         self.panel.turn(found.frame)
-        return Compete.again(work, self.panel, standing)
+        return Compete.again(work, self.panel, standing, self.competition.misfit)
+
+    def _doubt_symmetry(self) -> None:
+        """Warn of a symmetry that images fit worse with than without."""
+        misfit, without = self.competition.misfit, self.without
+        if without is not None and misfit - without > _WORSE * abs(without):
+            name = self.work.settings.imposed
+            self.work.journal.note(
+                f"warning: with {name} images fit {misfit - without:.1f} nats worse each ({misfit:.1f}, and {without:.1f} "
+                f"without it): the particle does not seem to have {name}. Run again with --symmetry auto"
+            )
 
 
 class Enlist:
@@ -380,11 +250,11 @@ class Refine:
         return cls(work, panel, Refinement.restored(work.problem, panel.rescuers, state["refinement"]))
 
 
-STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Start, Compete, Enlist, Refine)}
-"""The stages by the names they are kept under."""
+STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Compete, Enlist, Refine)}
+"""These stages by the names they are kept under."""
 
 
-def _hold_round(competition: Competition, radius: int, journal: Journal) -> float:
+def hold_round(competition: Competition, radius: int, journal: Journal) -> float:
     """One round, with its line in the records; returns its mean misfit."""
     record = competition.round(radius)
     standing = competition.standing

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cryospin.geometry.rotations import distance_deg, exponential, from_relion_angles
-from cryospin.maps.alignment import align_maps, apply_alignment, mirror, move_map
+from cryospin.maps.alignment import align_maps, apply_alignment, map_likeness, mirror, move_map
 from cryospin.maps.fsc import fourier_shell_correlation
 
 BOX = 24
@@ -36,6 +36,13 @@ def test_not_moving_a_map_keeps_it(blobs):
     a = blobs.density(BOX)
     still = move_map(a, torch.eye(3, dtype=torch.float64), torch.zeros(3))
     torch.testing.assert_close(still, a, rtol=0, atol=0.05 * float(a.max()))
+
+
+def test_maps_are_as_alike_as_they_are_once_one_lies_on_the_other(blobs, generator):
+    fixed = blobs.density(BOX)
+    assert map_likeness(mirror(move_map(fixed, TURN, SHIFT)), fixed, 6) > 0.98
+    other = type(blobs)(blobs.position.flip(0) * torch.tensor([1.0, -0.5, 1.5]), blobs.width, blobs.weight).density(BOX)
+    assert map_likeness(other, fixed, 6) < 0.8
 
 
 def test_a_known_motion_is_found_to_a_fraction_of_a_degree_and_a_voxel(blobs):

@@ -41,7 +41,8 @@ class HalfSets:
     density: the map both halves start from, any box
 
     scale: contrast of each image, 1 on average
-    shortfall: by how many standard errors each image's contrast falls short of the usual; large where a pose is wrong
+    shortfall: by how many standard errors, or robust standard deviations of all contrasts where these are larger, each
+        image's contrast falls short of the usual; large where a pose is wrong
     edge: of the mask, fraction of the box; as wide as the maps' finest detail if None
     """
 
@@ -136,7 +137,8 @@ class HalfSets:
             fit = fits_of(volume, grid, observations, poses)
             contrast = (fit.cross + _CONTRAST_PRIOR) / (fit.power + _CONTRAST_PRIOR)
             scale[poses.image] = contrast.clamp(*_CONTRAST).float()
-            shortfall[poses.image] = -fit.contrast_deviation().float()
+            # Where thick ice makes contrasts vary by more than their error, falling short by that much is no sign of junk.
+            shortfall[poses.image] = -(fit.contrast_deviation() / fit.contrast_spread().clamp_min(1)).float()
             power = residual_power(volume, grid, observations._replace(scale=scale), poses)
             residual += power * len(poses.image) / len(self.problem)
         self.scale, self.shortfall = scale / scale.mean(), shortfall

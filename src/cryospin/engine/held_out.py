@@ -94,8 +94,8 @@ def gains(problem: Problem, observations: Observations, modes: Modes, half: Tens
 def shares(problem: Problem, observations: Observations, modes: Modes, half: Tensor, volumes: Volumes) -> Tensor:
     """Posterior probability of each mode among those of its image, by the map that the other half gives: float32 `(n,)`.
 
-    Judged by a map that contains it, an image favours the pose at which it was inserted, the more so the fewer images there are: at
-    `r` cycles per box, of `N` images, by about `4 pi r^3 / 3N` nats where the map is not filtered.
+    Judged by a map that contains it, an image favours the pose at which it was inserted, the more so the fewer images there
+    are: at `r` cycles per box, of `N` images, by about `4 pi r^3 / 3N` nats where the map is not filtered.
 
     observations: weighted, up to the frequency limit
     half: 0 or 1 for each of the observations

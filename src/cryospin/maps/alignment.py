@@ -14,6 +14,7 @@ from cryospin.geometry.so3_grid import rotation_grid
 from cryospin.kernels import dispatch as kernels
 from cryospin.kernels.reference import sample
 from cryospin.kernels.types import Observations, Poses
+from cryospin.maps.fsc import fourier_shell_correlation
 from cryospin.noise import shell_mean
 from cryospin.poses.gauss_newton import refine_poses
 
@@ -64,6 +65,15 @@ def apply_alignment(moving: Tensor, alignment: MapAlignment) -> Tensor:
     """The moving map in the fixed map's frame: `(d, d, d)`."""
     source = mirror(moving) if alignment.flipped else moving
     return move_map(source, alignment.turn, alignment.shift)
+
+
+def map_likeness(moving: Tensor, fixed: Tensor, radius: int) -> float:
+    """Mean FSC of two maps in shells 1 to `radius` after one was brought onto the other, in the hand that suits better.
+
+    moving, fixed: `(d, d, d)` each, of one physical size
+    """
+    aligned = apply_alignment(moving, align_maps(moving, fixed, radius))
+    return float(fourier_shell_correlation(aligned, fixed)[1 : radius + 1].mean())
 
 
 def move_map(density: Tensor, turn: Tensor, shift: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from cryospin.formats.table import ParticleTable
 from cryospin.particles import ParticleSet, find_particles
 from cryospin.preflight.estimate import Estimate, estimate
 from cryospin.preflight.pixels import PixelFacts, look_at_pixels
+from cryospin.preparation import off_centre
 from cryospin.selection import Selection
 
 
@@ -79,6 +80,8 @@ def preflight(
     pixels, cost = None, None
     if images is not None and not table.findings.of(Severity.error):
         particles = ParticleSet(table, images)
+        if found := off_centre(particles):
+            table.findings.warn(found, path, "Give cryospin reconstruct --recentre, which centres them first")
         pixels = look_at_pixels(particles, deep=deep, reading=reading)
         cost = _cost(particles, box, threads)
     return Preflight(path, _facts(table, images), pixels, cost, table.findings)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cryospin import stages
+from cryospin import start
 from cryospin.engine.failures import Examination
 from cryospin.engine.held_out import Gains
 from cryospin.errors import InputError
@@ -29,7 +29,7 @@ class Explored:
 def run(monkeypatch, tmp_path):
     """Plays starts with given held-out gains, contrast spreads and failures; returns the number of the one that goes on."""
 
-    def play(gains, spreads, failures=None, starts=3, nats=100.0, explores_with="grid"):
+    def play(gains, spreads, failures=None, starts=3, nats=100.0, explores_with="grid", alike=0.0):
         number = iter(range(len(gains)))
 
         def held(competition, radius, journal):
@@ -38,18 +38,20 @@ def run(monkeypatch, tmp_path):
             return -50.0
 
         def examined(problem, standing, radius, heads):
-            return Examination(Gains(60.0, gains[standing]), (failures or {}).get(standing, []))
+            number = standing.number
+            return Examination(Gains(60.0, gains[number]), (failures or {}).get(number, []))
 
-        monkeypatch.setattr(stages, "Panel", lambda *_: SimpleNamespace(generator=None, proposers=[], guesser=None, seed=0))
-        monkeypatch.setattr(stages, "_exploration", lambda *_: Explored())
-        monkeypatch.setattr(stages, "Competition", FakeCompetition)
-        monkeypatch.setattr(stages, "_hold_round", held)
-        monkeypatch.setattr(stages, "examine", examined)
+        monkeypatch.setattr(start, "Panel", lambda *_: SimpleNamespace(generator=None, proposers=[], guesser=None, seed=0))
+        monkeypatch.setattr(start, "_exploration", lambda *_: Explored())
+        monkeypatch.setattr(start, "Competition", FakeCompetition)
+        monkeypatch.setattr(start, "hold_round", held)
+        monkeypatch.setattr(start, "map_likeness", lambda *_: alike)
+        monkeypatch.setattr(start, "examine", examined)
         problem = SimpleNamespace(order=lambda g: torch.arange(4), information=torch.full((13,), nats), last_shell=12)
         settings = Settings(tmp_path / "x.star", tmp_path / "run", proposals=explores_with, starts=starts)
         notes, stage = Notes(), None
-        stage = stages.Start(Work(problem, settings, notes))
-        while isinstance(stage, stages.Start):
+        stage = start.Start(Work(problem, settings, notes))
+        while isinstance(stage, start.Start):
             stage = stage.step()
         return stage.competition.number, notes.lines
 
@@ -57,7 +59,7 @@ def run(monkeypatch, tmp_path):
 
 
 class FakeCompetition:
-    """Stands for a competition; its standing is its number."""
+    """Stands for a competition; its standing knows its number."""
 
     stage = "compete"
 
@@ -66,7 +68,7 @@ class FakeCompetition:
 
     @property
     def standing(self):
-        return self.number
+        return SimpleNamespace(number=self.number, density=torch.zeros(8, 8, 8))
 
 
 def test_a_start_that_convinces_goes_on_at_once(run):
@@ -89,6 +91,32 @@ def test_of_starts_that_do_not_convince_the_best_by_held_out_images_goes_on(run)
         f"start {n} does not convince, and another is made: contrasts scatter by 1.50 times their error, not below 1.12"
         for n in (1, 2)
     ]
+
+
+def test_of_two_starts_that_found_the_same_map_the_better_goes_on_without_a_third_and_without_a_warning(run):
+    number, lines = run([39.8, 40.0], [1.5, 1.5], alike=0.97)
+    assert number == 1
+    assert lines[-1] == (
+        "two starts found the same map, independently: held-out misfits -40.0 and -39.8 nats, maps alike by 0.97 to "
+        "9 cycles per box"
+    )
+    assert not any("warning" in line for line in lines)
+
+
+def test_the_third_start_may_agree_with_the_first(run):
+    number, lines = run([40.0, 10.0, 39.9], [1.5, 1.5, 1.5], alike=0.97)
+    assert number == 0
+    assert "found the same map" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("gains", "alike", "failures"),
+    [([40.0, 30.0], 0.97, {}), ([40.0, 39.9], 0.5, {}), ([40.0, 39.9], 0.97, {1: ["hollow shell: 95 %"]})],
+    ids=["one fits worse", "the maps differ", "one has failed a test"],
+)
+def test_starts_that_do_not_agree_leave_a_warning(run, gains, alike, failures):
+    _, lines = run(gains, [1.5, 1.5], failures, starts=2, alike=alike)
+    assert "warning: no start convinced" in lines[-1]
 
 
 def test_a_failure_leads_to_another_start_with_a_line_in_the_log(run):
