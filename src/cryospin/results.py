@@ -157,7 +157,9 @@ RECORDS = ("log.txt", "metrics.jsonl")
 """What grows line by line while a run goes."""
 
 _MAPS = ("map", "map_other_hand", "half1", "half2", "mask", "map_sharpened", "local_resolution")
-_TABLES = ("particles.star", "particles.cs", "good_rows.txt", "fsc.csv", "symmetry.json")
+_GOOD = "particles_good"
+_PARTICLES = tuple(f"{stem}.{kind}" for stem in ("particles", _GOOD) for kind in ("star", "cs"))
+_TABLES = (*_PARTICLES, "good_rows.txt", "fsc.csv", "symmetry.json")
 _PAGE = ("report.html", "report", "tensorboard")
 
 WRITTEN = (*(f"{name}.mrc" for name in _MAPS), *_TABLES, *_PAGE, *RECORDS, "checkpoints")
@@ -295,6 +297,7 @@ class RunFolder:
             write_map(self.path / f"{name}.mrc", density, maps.pixel_size)
         self._write_fsc(maps)
         self._write_particles(result)
+        self._write_good_particles(result)
         self._write_good_rows(result)
         self._write_modes(result)
         if result.measured:
@@ -316,21 +319,19 @@ class RunFolder:
 
     def _write_particles(self, result: Result) -> None:
         """The input table with poses, half-sets, confidence and log-likelihood."""
-        best = result.poses
-        found = AssignedPoses(
-            rotation=best.poses.rotation,
-            shift=best.poses.shift.double() * result.maps.pixel_size + result.centre,
-            half=result.half.numpy() + 1,
-            confidence=result.confidence.double().numpy(),
-            log_likelihood=-best.misfit.numpy().astype(np.float64),
-        )
         table = result.particles.table
-        table.source.write(self.path, table, found)
+        table.source.write(self.path, table, _assigned(result))
+
+    def _write_good_particles(self, result: Result) -> None:
+        """The same table without the particles whose images are doubtful."""
+        good = np.flatnonzero(_is_good(result))
+        table = result.particles.table.take(good)
+        table.source.write(self.path, table, _assigned(result).take(good), _GOOD)
 
     def _write_good_rows(self, result: Result) -> None:
         """Rows of the input table whose images are not doubtful, as `--particles-index` takes them."""
-        good = result.evidence["shortfall"].numpy() < DOUBTFUL
-        self._write_text("good_rows.txt", "".join(f"{row}\n" for row in result.particles.table.rows[good]))
+        rows = result.particles.table.rows[_is_good(result)]
+        self._write_text("good_rows.txt", "".join(f"{row}\n" for row in rows))
 
     def _write_modes(self, result: Result) -> None:
         """Every pose that was still in the running, with its misfit."""
@@ -345,3 +346,20 @@ class RunFolder:
     def _write_text(self, name: str, text: str) -> None:
         with whole(self.path / name) as temporary:
             temporary.write_text(text)
+
+
+def _assigned(result: Result) -> AssignedPoses:
+    """What a table says of each particle, in the coordinates of its images."""
+    best = result.poses
+    return AssignedPoses(
+        rotation=best.poses.rotation,
+        shift=best.poses.shift.double() * result.maps.pixel_size + result.centre,
+        half=result.half.numpy() + 1,
+        confidence=result.confidence.double().numpy(),
+        log_likelihood=-best.misfit.numpy().astype(np.float64),
+    )
+
+
+def _is_good(result: Result) -> np.ndarray:
+    """Which images are not doubtful, bool `(N,)`."""
+    return result.evidence["shortfall"].numpy() < DOUBTFUL

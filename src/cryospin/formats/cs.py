@@ -147,11 +147,11 @@ class CsSource:
 
     rows: np.ndarray
 
-    def write(self, folder: Path, table: ParticleTable, found: AssignedPoses) -> None:
-        """Write `particles.cs`, the same fields with poses added or replaced, and `particles.star` for RELION."""
-        with whole(folder / "particles.cs") as temporary, temporary.open("wb") as handle:
+    def write(self, folder: Path, table: ParticleTable, found: AssignedPoses, stem: str = "particles") -> None:
+        """Write `STEM.cs`, the same fields with poses added or replaced, and `STEM.star` for RELION."""
+        with whole(folder / f"{stem}.cs") as temporary, temporary.open("wb") as handle:
             np.save(handle, self.with_poses(table, found), allow_pickle=False)
-        write_new_star(folder / "particles.star", table, found)
+        write_new_star(folder / f"{stem}.star", table, found)
 
     def with_poses(self, table: ParticleTable, found: AssignedPoses) -> np.ndarray:
         """The kept rows with what was found, and nothing that an older alignment found.

@@ -77,6 +77,6 @@ class NewStarSource:
 
     columns: ClassVar[Mapping[str, str]] = {}
 
-    def write(self, folder: Path, table: ParticleTable, found: AssignedPoses) -> None:
-        """Write `particles.star`."""
-        write_new_star(folder / "particles.star", table, found)
+    def write(self, folder: Path, table: ParticleTable, found: AssignedPoses, stem: str = "particles") -> None:
+        """Write `STEM.star`."""
+        write_new_star(folder / f"{stem}.star", table, found)

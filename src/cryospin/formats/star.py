@@ -120,8 +120,8 @@ class StarSource:
     block: StarBlock
     in_pixels: bool
 
-    def write(self, folder: Path, table: ParticleTable, found: AssignedPoses) -> None:
-        """Write `particles.star`: the same file with poses, half-sets and confidence added or replaced.
+    def write(self, folder: Path, table: ParticleTable, found: AssignedPoses, stem: str = "particles") -> None:
+        """Write `STEM.star`: the same file with poses, half-sets and confidence added or replaced.
 
         What an older job measured at its own poses is made neutral.
         """
@@ -132,7 +132,7 @@ class StarSource:
             # A table with origins in both units keeps them equal.
             columns = pose_columns(found, shift, table.optics.of_group("pixel_size")) | columns
         columns |= {label: [value] * len(table) for label, value in _NEUTRAL.items() if label in self.block}
-        self.star.replaced(self.block, columns, table.rows).write(folder / "particles.star")
+        self.star.replaced(self.block, columns, table.rows).write(folder / f"{stem}.star")
 
 
 def _blocks(star: StarFile) -> tuple[StarBlock, StarBlock | None]:

@@ -68,6 +68,13 @@ class AssignedPoses:
     confidence: np.ndarray
     log_likelihood: np.ndarray
 
+    def take(self, rows: np.ndarray) -> AssignedPoses:
+        """What was found out about some of the particles."""
+        at = torch.from_numpy(rows)
+        return AssignedPoses(
+            self.rotation[at], self.shift[at], self.half[rows], self.confidence[rows], self.log_likelihood[rows]
+        )
+
 
 class Source(Protocol):
     """A table as it was read, able to write itself back.
@@ -77,8 +84,11 @@ class Source(Protocol):
 
     columns: ClassVar[Mapping[str, str]]
 
-    def write(self, folder: Path, table: ParticleTable, found: AssignedPoses) -> None:
-        """Write the particle table with what was found added, into a folder."""
+    def write(self, folder: Path, table: ParticleTable, found: AssignedPoses, stem: str = "particles") -> None:
+        """Write the particle table with what was found added, into a folder.
+
+        stem: name of the files, but for their suffixes
+        """
 
 
 @dataclass(frozen=True)
