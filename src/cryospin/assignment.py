@@ -54,6 +54,7 @@ class Assignment:
     trial: what the run's heads were worth for some of the images; None where they had no grid to compare with
     seconds: that finding the poses took, without reading
     findings: what is suspicious about the table
+    group: the run's point group, `(order, 3, 3)`, by which poses are equivalent
     """
 
     poses: ParticlePoses
@@ -63,6 +64,7 @@ class Assignment:
     trial: Trial | None
     seconds: float
     findings: Findings
+    group: Tensor
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -76,7 +78,7 @@ class Assignment:
         """How densely the views are spread over the sphere; written to a PNG too where a path is given."""
         from cryospin.report.figures import plot_orientations
 
-        return plot_orientations(torch.from_numpy(self.poses.rotation), path)
+        return plot_orientations(torch.from_numpy(self.poses.rotation), path, group=self.group)
 
 
 class _Part(NamedTuple):
@@ -219,6 +221,7 @@ def _joined(
         trial=assigner.trial,
         seconds=seconds,
         findings=findings,
+        group=model.group,
     )
 
 

@@ -16,8 +16,10 @@ from cryospin.errors import InputError
 from cryospin.formats.star import StarSource, read_star
 from cryospin.formats.volume import read_map
 from cryospin.geometry.rotations import to_relion_angles
+from cryospin.geometry.symmetry import point_group
 from cryospin.maps.fsc import GOLD_STANDARD, resolution
 from cryospin.results import RunFolder
+from cryospin.settings import imposed_group
 from cryospin.volume.halves import CURVE_NAMES
 
 if TYPE_CHECKING:
@@ -145,7 +147,8 @@ class Run:
         """How densely the views are spread over the sphere."""
         from cryospin.report.figures import plot_orientations
 
-        return plot_orientations(torch.from_numpy(self.poses.rotation), path)
+        group = point_group(imposed_group(self.config["symmetry"]))
+        return plot_orientations(torch.from_numpy(self.poses.rotation), path, group=group)
 
     def plot_slices(self, path: str | Path | None = None) -> Figure:
         """Central slices and projections of the map."""

@@ -7,6 +7,7 @@ import torch
 from matplotlib.image import imread
 
 from cryospin.geometry.rotations import random_rotations
+from cryospin.geometry.symmetry import in_asymmetric_unit, point_group
 from cryospin.report.figures import plot_fsc, plot_orientations, plot_slices
 from cryospin.report.progress import plot_heads, plot_progress
 
@@ -47,3 +48,46 @@ def test_map_views_and_curves(tmp_path, generator):
     plot_fsc([40.0, 20.0, 10.0], {"masked": [1.0, 0.6, 0.1]}, tmp_path / "fsc.png", resolution_A=12.0)
     for name in ("views", "slices", "fsc"):
         assert drawn(tmp_path / f"{name}.png")
+
+
+def view_map(figure):
+    """Density of the views, by latitude and longitude `(120, 240)`."""
+    return figure.axes[0].collections[0].get_array().reshape(120, 240)
+
+
+def test_views_are_drawn_wherever_the_particle_looks_the_same(generator):
+    group = point_group("C4")
+    unit = in_asymmetric_unit(random_rotations(4000, generator), group)
+    # Without the group, all but a quarter of the sphere, and what is smoothed about it, seems never to be seen.
+    assert (view_map(plot_orientations(unit)) < 0.1).mean() > 0.4
+    figure = plot_orientations(unit, group=group)
+    assert view_map(figure)[5:-5].min() > 0.5
+    assert view_map(figure)[5:-5].max() < 1.7
+    assert figure.axes[0].get_title() == "4,000 views, each at its 4 equivalents"
+
+
+def test_numbers_on_the_map_of_views_can_be_read_where_it_is_dark(generator):
+    figure = plot_orientations(random_rotations(100, generator))
+    assert all(label.get_path_effects() for label in figure.axes[0].get_xticklabels())
+
+
+@pytest.mark.parametrize("resolution_A", [39.0, 20.0, 8.2])
+def test_no_legend_covers_the_resolution(resolution_A):
+    falling = [1.0] * 8 + [0.9, 0.5, 0.2, 0.0] + [0.0] * 8
+    curves = dict.fromkeys(("corrected", "masked", "unmasked", "masked, phases randomised"), falling)
+    figure = plot_fsc([160.0 / k for k in range(1, 21)], curves, resolution_A=resolution_A)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert figure.axes[0].get_legend() is None
+    assert legend.get_window_extent().y1 <= figure.axes[0].get_tightbbox().y0 + 1
+
+
+def test_an_epoch_that_turns_nothing_does_not_stretch_the_axis():
+    changes = [40.0, 8.0, 0.3, 5e-6]
+    figure = plot_progress([record(i + 1, pose_change_deg=change) for i, change in enumerate(changes)])
+    figure.canvas.draw()
+    panel = figure.axes[0]
+    low, high = panel.get_ylim()
+    assert low > 0.005
+    shown = [label.get_text() for label in panel.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert shown == ["0.01", "0.1", "1", "10"]

@@ -13,11 +13,13 @@ import torch
 from scipy import ndimage
 
 from cryospin.errors import InputError
+from cryospin.evaluation.sampling import Sampling
 from cryospin.formats.volume import read_map
 from cryospin.report.contents import Contents, Maps, read_progress, read_run
+from cryospin.report.drawing import undecided
 from cryospin.report.map3d import LARGEST_BOX, surfaces
 from cryospin.report.numbers import Numbers, remarks
-from cryospin.report.page import as_html, write_report
+from cryospin.report.page import as_html, rewrite_page, write_report
 
 FIGURES = {"fsc", "orientations", "slices", "progress", "heads", "head_maps", "modes"} | {
     "confidence",
@@ -173,6 +175,7 @@ def test_evidence_of_other_particles_is_not_shown(written, tmp_path):
         ("config.toml", "= =", "is not TOML"),
         ("fsc.csv", "a,b\n1,2\n", "lacks the columns"),
         ("report/about.json", "[1", "is not JSON"),
+        ("symmetry.json", '{"symmetry": "C4", "candidates": [{"name": "C4"}]}', "cannot be read"),
     ],
 )
 def test_damaged_files_are_named(written, tmp_path, name, content, complaint):
@@ -223,7 +226,22 @@ def test_uneven_views_and_unsure_poses_are_remarked_upon(written):
     contents.particles.confidence[:200] = 0.5
     told = " ".join(remarks(contents, Numbers.of(contents)))
     assert "very uneven" in told
+    assert "of the directions have no data" in told
     assert "Only 17 %" in told
+
+
+@pytest.mark.parametrize(
+    ("compensation", "missing", "told"),
+    [
+        (0.39, 0.04, ["0.39 (1 is even), and 4 % of the directions have no data. The map may be smeared along them."]),
+        (0.39, 0.004, ["0.39 (1 is even)."]),
+        (0.41, 0.0, []),
+    ],
+)
+def test_views_are_remarked_upon_where_the_documents_say_so(tmp_path, compensation, missing, told):
+    numbers = Numbers(sampling=Sampling(compensation=compensation, missing=missing, shell=10))
+    before = "Views are very uneven: the sampling compensation factor is "
+    assert remarks(Contents(tmp_path, running=False), numbers) == [before + end for end in told]
 
 
 def test_a_page_of_nothing_yet(tmp_path):
@@ -237,3 +255,112 @@ def test_a_symmetry_that_is_looked_for_is_not_imposed(tmp_path):
     assert len(Contents(tmp_path, running=False, config={"symmetry": "auto"}).group) == 1
     assert len(Contents(tmp_path, running=False, config={"symmetry": "d2"}).group) == 4
     assert len(Contents(tmp_path, running=False).group) == 1
+
+
+def test_a_group_counts_once_the_map_stands_on_its_axes(tmp_path):
+    def order(stage, **config):
+        return len(Contents(tmp_path, running=True, config={"symmetry": "C4"} | config, records=[{"stage": stage}]).group)
+
+    assert [order("explore"), order("compete"), order("refine")] == [1, 1, 4]
+    assert order("compete", impose="start") == 4
+
+
+def test_the_page_is_written_again_with_the_end_of_the_log_and_the_figures_it_had(written, tmp_path, monkeypatch):
+    run = written.copy(tmp_path / "run")
+    monkeypatch.setattr("cryospin.report.page.draw", lambda *_: pytest.fail("nothing is drawn anew"))
+    with (run / "log.txt").open("a") as handle:
+        handle.write("    83.0 s  done: 9.87 Å by half maps (FSC 0.143)\n")
+    (run / "symmetry.json").write_text(json.dumps(SYMMETRY))
+    rewrite_page(run)
+    page, before = page_of(run), page_of(written.folder)
+    assert "done: 9.87 Å" in page.text
+    assert "after 1 min 23 s" in " ".join(page.text.split())
+    assert [a["src"] for t, a in page.elements if t == "img" and "src" in a] == [
+        a["src"] for t, a in before.elements if t == "img" and "src" in a
+    ]
+
+
+def test_without_a_page_there_is_none_to_write_again(tmp_path):
+    rewrite_page(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+SYMMETRY = {
+    "symmetry": "C4",
+    "last_shell": 12,
+    "expected_score": 0.96,
+    "candidates": [
+        {
+            "name": name,
+            "score": score,
+            "score_between": 0.05,
+            "score_random_mean": 0.01,
+            "score_random_sd": 0.04,
+            "main_axis": [0.0, 0.6, 0.8],
+        }
+        for name, score in (("C2", 0.957), ("C4", 0.953), ("D4", 0.52))
+    ],
+}
+
+
+def test_the_symmetry_that_was_looked_for_is_told_with_its_rivals(written, tmp_path):
+    run = written.copy(tmp_path / "run")
+    (run / "symmetry.json").write_text(json.dumps(SYMMETRY))
+    rewrite_page(run)
+    page = page_of(run)
+    said = " ".join(page.text.split())
+    # 24 pixels of 8 Å are 192 Å wide.
+    assert "The map has C4, as far as 16.0 Å. --symmetry C4 imposes it" in said
+    assert "C4 0.95 0.05 0.01 ± 0.04 0.000, 0.600, 0.800" in said.replace("  ", " ")
+    assert said.index("The map has C4") < said.index("half-way turns")
+    assert "symmetry.json" in said
+    assert "symmetry" in page.ids()
+    assert "symmetry" not in page_of(written.folder).ids()
+    (run / "symmetry.json").write_text(json.dumps(SYMMETRY | {"symmetry": "C1", "candidates": []}))
+    rewrite_page(run)
+    assert "The map has no symmetry (C1)." in page_of(run).text
+
+
+def test_a_run_that_found_nothing_says_so_first_and_boasts_of_no_resolution(written, tmp_path):
+    run = written.copy(tmp_path / "run")
+    with (run / "log.txt").open("a") as handle:
+        handle.write("     5.0 s  warning: no structure was found: images gain 5.2 nats\n")
+    rewrite_page(run)
+    page, before = page_of(run), page_of(written.folder)
+    assert "chip warn" in [a.get("class") for _, a in page.elements]
+    assert "chip done" not in [a.get("class") for _, a in page.elements]
+    assert "finished, no structure found" in page.text
+    # The warning stands before the numbers, and once.
+    sections = [a for t, a in page.elements if t == "section"]
+    assert sections[0]["id"] == "no-structure"
+    assert page.text.count("no structure was found: images gain 5.2 nats") == 2, "there and in the log"
+    assert "half maps, corrected FSC 0.143" in before.text
+    assert "half maps, corrected FSC 0.143" not in page.text
+    assert "no-structure" not in before.ids()
+    assert "chip done" in [a.get("class") for _, a in before.elements]
+
+
+def test_shares_of_undecided_particles_agree_with_their_confidence(written):
+    contents = read_run(written.folder)
+    ((title, rotation, share),) = undecided(contents)
+    confidence = contents.particles.confidence[0]
+    assert share[0] == pytest.approx(confidence)
+    assert share.sum() == pytest.approx(1)
+    assert len(share) == len(rotation) == 2
+    assert title.startswith(f"row 1: {100 * confidence:.0f} % and {100 * (1 - confidence):.0f} %")
+    # Whichever map prefers which pose, the table's number is the one that is shown, and the rest is shared by misfit.
+    contents.particles.confidence[0] = 0.2
+    third = {name: values[-1:].clone() for name, values in contents.modes.items() if name != "half"}
+    third["image"], third["misfit"] = (
+        torch.tensor([0]),
+        contents.modes["misfit"][contents.modes["image"] == 0].max()[None] + 1,
+    )
+    contents.modes = {name: torch.cat([contents.modes[name], values]) for name, values in third.items()}
+    ((_, _, share),) = undecided(contents)
+    assert share == pytest.approx([0.2, 0.8 * 0.7311, 0.8 * 0.2689], abs=1e-3)
+
+
+def test_doubtful_particles_are_not_among_the_undecided(written):
+    contents = read_run(written.folder)
+    contents.evidence["shortfall"][0] = 4.0
+    assert undecided(contents) == []

@@ -20,6 +20,7 @@ from cryospin.formats.volume import read_map
 from cryospin.geometry.symmetry import point_group
 from cryospin.maps.fsc import GOLD_STANDARD
 from cryospin.report.evidence import read_evidence
+from cryospin.report.point_groups import SymmetryFound, read_symmetry
 from cryospin.settings import imposed_group
 from cryospin.volume.halves import CURVE_NAMES
 
@@ -28,6 +29,9 @@ ABOUT = Path("report") / "about.json"
 
 _RESULTS = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.csv", "particles.star", "metrics.jsonl")
 _CONFIDENCE = "rlnMaxValueProbDistribution"
+_STAMP = re.compile(r"\s*([0-9]+\.[0-9]) s  ")
+_NO_STRUCTURE = "no structure was found"
+_BEFORE_IMPOSING = ("explore", "compete")
 _COMMON_START = re.compile(r"half-sets start from one map low-passed to ([0-9.]+ Å)")
 
 Record = dict[str, Any]
@@ -104,6 +108,7 @@ class Contents:
 
     folder: the run's
     running: whether the run goes on, so that the page should load itself again
+    symmetry: which point groups the map may have, where the run looked for them
     modes: image, rotation, shift, misfit of every pose still in the running
     rotation: of the best poses of those images that have one, `(n, 3, 3)`
     """
@@ -120,6 +125,7 @@ class Contents:
     rotation: Tensor | None = None
     evidence: dict[str, Tensor] = field(default_factory=dict)
     modes: dict[str, Tensor] = field(default_factory=dict)
+    symmetry: SymmetryFound | None = None
 
     @property
     def finished(self) -> bool:
@@ -128,14 +134,22 @@ class Contents:
 
     @property
     def group(self) -> Tensor:
-        """The point group that was imposed, `(order, 3, 3)`."""
-        return point_group(imposed_group(str(self.config.get("symmetry", "C1"))))
+        """The point group that poses are equivalent by, `(order, 3, 3)`."""
+        return point_group(self.group_name)
+
+    @property
+    def group_name(self) -> str:
+        """Its name; C1 as long as the map does not stand on the axes of the group that is to be imposed."""
+        stage = self.records[-1].get("stage") if self.records else None
+        later = stage in _BEFORE_IMPOSING and self.config.get("impose") != "start"
+        return "C1" if later and not self.finished else imposed_group(str(self.config.get("symmetry", "C1")))
 
     @property
     def seconds(self) -> float:
-        """How long the run took, or how long it has been going, as far as it tells."""
-        stamps = [float(r["seconds"]) for r in self.records if r.get("seconds") is not None]
-        return max([0.0, *stamps])
+        """How long the run took, or how long it has been going, as far as its epochs and its log tell."""
+        epochs = [float(r["seconds"]) for r in self.records if r.get("seconds") is not None]
+        lines = [float(m[1]) for line in self.log if (m := _STAMP.match(line))]
+        return max([0.0, *epochs, *lines])
 
     @property
     def common_start(self) -> str:
@@ -146,6 +160,11 @@ class Contents:
     def warnings(self) -> list[str]:
         """Lines of the log that warn."""
         return [line.split("warning: ", 1)[1] for line in self.log if "warning: " in line]
+
+    @property
+    def no_structure(self) -> str:
+        """The warning that nothing was found; empty where the log has none."""
+        return next((warning for warning in self.warnings if warning.startswith(_NO_STRUCTURE)), "")
 
 
 def read_progress(folder: Path, *, running: bool) -> Contents:
@@ -178,6 +197,7 @@ def read_run(folder: Path) -> Contents:
         found.rotation = found.particles.rotation
         found.evidence = _of_all(read_evidence(folder), len(found.particles))
         found.modes = _read_modes(folder / "checkpoints" / "modes.safetensors")
+        found.symmetry = read_symmetry(folder / "symmetry.json")
     return found
 
 

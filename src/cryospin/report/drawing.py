@@ -38,7 +38,7 @@ def draw(contents: Contents, numbers: Numbers, folder: Path | None = None) -> di
         found["fsc"] = as_data_uri(figure)
     if contents.rotation is not None and len(contents.rotation):
         factor = numbers.sampling.compensation if numbers.sampling else None
-        figure = plot_orientations(contents.rotation, at("orientations"), compensation=factor)
+        figure = plot_orientations(contents.rotation, at("orientations"), group=contents.group, compensation=factor)
         found["orientations"] = _png(figure, at("orientations"))
     if contents.maps:
         found["slices"] = _png(plot_slices(contents.maps.density, contents.maps.voxel, at("slices")), at("slices"))
@@ -74,22 +74,36 @@ def _of_particles(contents: Contents) -> dict[str, str]:
 
 
 def undecided(contents: Contents, count: int = _SHOWN) -> list[tuple[str, Tensor, np.ndarray]]:
-    """The particles that decide least between poses, each with what `plot_modes` wants; none where all are sure."""
+    """The particles that decide least between poses, each with what `plot_modes` wants; none where all are sure.
+
+    Doubtful ones are left out: what does not show the particle has no pose to decide on.
+    """
     modes, particles = contents.modes, contents.particles
     if not modes or particles is None or particles.confidence is None:
         return []
     image, misfit = modes["image"].numpy(), modes["misfit"].numpy()
     several = (np.bincount(image, minlength=len(particles)) > 1) & (particles.confidence < _DECIDED)
+    if "shortfall" in contents.evidence:
+        several &= contents.evidence["shortfall"].numpy() < DOUBTFUL
     order = np.argsort(np.where(several, particles.confidence, np.inf), kind="stable")[: min(count, int(several.sum()))]
     group = contents.group.double()
     found = []
     for row in order:
         own = np.flatnonzero(image == row)
         own = own[np.argsort(misfit[own], kind="stable")]
-        share = np.exp(misfit[own[0]] - misfit[own])
-        share /= share.sum()
+        share = _shares(float(particles.confidence[row]), misfit[own])
         rotation = modes["rotation"][own]
         apart = float(distance_deg(rotation[0].double() @ group, rotation[1].double()).min())
         title = f"row {row + 1}: {100 * share[0]:.0f} % and {100 * share[1]:.0f} %, {apart:.0f}° apart"
         found.append((title, rotation, share))
     return found
+
+
+def _shares(confidence: float, misfit: np.ndarray) -> np.ndarray:
+    """Probabilities of a particle's poses, best first, `(m,)`.
+
+    The first is the particle's confidence, which is by the other half's map. Of the others only misfits to the own map were
+    kept: they share the rest by these.
+    """
+    share = np.exp(misfit[1:].min() - misfit[1:])
+    return np.append(confidence, (1 - confidence) * share / share.sum())

@@ -9,8 +9,10 @@ from typing import Any
 
 import healpix
 import numpy as np
+import torch
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from cryospin.report.style import BLUE, FAINT, GREEN, INK, ORANGE, SKY, VERMILION, new_figure, save, tidy
@@ -34,7 +36,7 @@ def plot_fsc(
     path: where to write it as PNG, if anywhere
     resolution_A: where to put the marker, Å
     """
-    figure = new_figure(5.8, 4.0)
+    figure = new_figure(5.8, 4.5)
     axes = figure.subplots()
     tidy(axes)
     frequency = 1 / np.asarray(shells_resolution_A, dtype=float)
@@ -58,8 +60,8 @@ def plot_fsc(
     _resolution_ticks(axes, float(frequency.max()))
     axes.set_xlabel("Resolution (Å), evenly spaced in 1/Å")
     axes.set_ylabel("Fourier shell correlation")
-    legend = axes.legend(fontsize=9, loc="best", framealpha=0.9, edgecolor="none")
-    legend.set_zorder(20)
+    # Below the axes, where it can cover neither a curve nor the resolution.
+    figure.legend(fontsize=9, loc="outside lower center", ncols=2, frameon=False)
     return save(figure, path)
 
 
@@ -74,14 +76,18 @@ def _resolution_ticks(axes: Any, highest: float) -> None:
     axes.set_xticks(chosen, ["∞", *(f"{1 / k:.3g}" for k in chosen[1:])])
 
 
-def plot_orientations(rotations: Tensor, path: str | Path | None = None, *, compensation: float | None = None) -> Figure:
+def plot_orientations(
+    rotations: Tensor, path: str | Path | None = None, *, group: Tensor | None = None, compensation: float | None = None
+) -> Figure:
     """Draw how densely views are spread over the sphere, relative to an even spread.
 
     rotations: `(N, 3, 3)`; the third row of each is the beam in the particle's frame
     path: where to write it as PNG, if anywhere
+    group: the particle's point group, `(order, 3, 3)`; each view is drawn wherever the particle looks the same
     compensation: the views' sampling compensation factor
     """
-    density = _view_density(rotations)
+    group = torch.eye(3)[None] if group is None else group
+    density = _view_density(rotations, group)
     figure = new_figure(6.4, 3.4)
     axes = figure.add_subplot(projection="mollweide")
     latitude = np.linspace(-math.pi / 2, math.pi / 2, _MAP_POINTS[0] + 1)
@@ -96,13 +102,17 @@ def plot_orientations(rotations: Tensor, path: str | Path | None = None, *, comp
     axes.set_xticks(np.radians([-120, -60, 0, 60, 120]), ["-120°", "-60°", "0°", "60°", "120°"])
     axes.set_yticks(np.radians([-60, -30, 0, 30, 60]), ["150°", "120°", "90°", "60°", "30°"])
     axes.tick_params(labelsize=8, colors=INK)
+    for label in axes.get_xticklabels():
+        # They stand on the map, which may be dark there.
+        label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     axes.set_xlabel("rot", color=INK, fontsize=9)
     axes.set_ylabel("tilt", color=INK, fontsize=9)
     bar = figure.colorbar(mesh, ax=axes, shrink=0.7, pad=0.03, ticks=_even_ticks(highest))
     bar.set_label("views relative to even", fontsize=9)
     bar.outline.set_visible(False)
     factor = f"; sampling compensation factor {compensation:.2f} (1 is even)" if compensation is not None else ""
-    axes.set_title(f"{len(rotations):,} views{factor}", fontsize=10, color=INK, pad=12)
+    each = f", each at its {len(group)} equivalents" if len(group) > 1 else ""
+    axes.set_title(f"{len(rotations):,} views{each}{factor}", fontsize=10, color=INK, pad=12)
     return save(figure, path)
 
 
@@ -112,12 +122,14 @@ def _even_ticks(highest: float) -> list[float]:
     return [0, 1, *range(1 + step, math.floor(highest) + 1, step)]
 
 
-def _view_density(rotations: Tensor) -> Any:
-    """A function of (tilt, rot) in radians giving the views' density relative to an even one."""
-    beam = rotations[:, 2].double().numpy()
-    nside = int(np.clip(2 ** math.floor(math.log2(math.sqrt(max(1, len(beam)) / 12 / 8) + 1e-9)), 2, 16))
+def _view_density(rotations: Tensor, group: Tensor) -> Any:
+    """A function of (tilt, rot) in radians giving the density of views and their equivalents relative to an even one."""
+    beam, turns = rotations[:, 2].double().numpy(), group.double().numpy()
+    views = len(beam) * len(turns)
+    nside = int(np.clip(2 ** math.floor(math.log2(math.sqrt(max(1, views) / 12 / 8) + 1e-9)), 2, 16))
     pixels = healpix.nside2npix(nside)
-    counts = np.bincount(healpix.vec2pix(nside, beam[:, 0], beam[:, 1], beam[:, 2]), minlength=pixels)
+    # One turn after the other: 60 times a million views would fill a gigabyte.
+    counts = sum(np.bincount(healpix.vec2pix(nside, *(beam @ turn).T), minlength=pixels) for turn in turns)
     relative = counts / counts.mean()
     centres = np.stack(healpix.pix2vec(nside, np.arange(pixels)), axis=1)
     width = math.sqrt(4 * math.pi / pixels)

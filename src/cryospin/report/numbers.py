@@ -11,8 +11,10 @@ from cryospin.evaluation.sampling import Sampling, fourier_sampling
 from cryospin.report.contents import Contents
 
 SURE = 0.9
+UNEVEN = 0.4
+"""Sampling compensation factor below which a map is smeared visibly; views all round one axis have 0.81, and do no harm."""
+
 _EARLY_SHELL = 10
-_UNEVEN, _VERY_UNEVEN = 0.81, 0.4
 _MANY_DOUBTFUL, _MANY_UNSURE = 0.1, 0.3
 _MASK_CORRELATES = 0.1
 _STILL_CORRELATED = 0.2
@@ -53,14 +55,10 @@ class Numbers:
 
 
 def remarks(contents: Contents, numbers: Numbers) -> list[str]:
-    """What deserves a second look, in sentences that say why."""
-    found = list(contents.warnings)
-    if numbers.sampling and numbers.sampling.compensation < _UNEVEN:
-        strength = "very uneven" if numbers.sampling.compensation < _VERY_UNEVEN else "uneven"
-        found.append(
-            f"Views are {strength}: the sampling compensation factor is {numbers.sampling.compensation:.2f}, and "
-            f"{100 * numbers.sampling.missing:.0f} % of the directions have no data. The map may be smeared along them."
-        )
+    """What deserves a second look, in sentences that say why; that nothing was found is no remark, but said apart."""
+    found = [warning for warning in contents.warnings if warning != contents.no_structure]
+    if numbers.sampling and numbers.sampling.compensation < UNEVEN:
+        found.append(_uneven(numbers.sampling))
     if contents.particles and numbers.doubtful and numbers.doubtful > _MANY_DOUBTFUL * len(contents.particles):
         found.append(
             f"{numbers.doubtful:,} particles resemble the map much less than they should: "
@@ -72,6 +70,15 @@ def remarks(contents: Contents, numbers: Numbers) -> list[str]:
             "a symmetry that was not imposed, or too much noise."
         )
     return found + _fsc_remarks(contents, numbers)
+
+
+def _uneven(sampling: Sampling) -> str:
+    """That views are uneven, and how many directions have no data, if any."""
+    said = f"Views are very uneven: the sampling compensation factor is {sampling.compensation:.2f} (1 is even)"
+    share = f"{100 * sampling.missing:.0f}"
+    if share == "0":
+        return f"{said}."
+    return f"{said}, and {share} % of the directions have no data. The map may be smeared along them."
 
 
 def _fsc_remarks(contents: Contents, numbers: Numbers) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from functools import lru_cache
 from importlib.resources import files
@@ -18,7 +19,7 @@ from cryospin.geometry.rotations import to_relion_angles
 from cryospin.report.contents import Contents, read_run
 from cryospin.report.drawing import draw
 from cryospin.report.map3d import surfaces
-from cryospin.report.numbers import SURE, Numbers, remarks
+from cryospin.report.numbers import SURE, UNEVEN, Numbers, remarks
 from cryospin.report.spheres import RIGHT_DEG
 from cryospin.report.style import picture
 from cryospin.words import duration
@@ -26,6 +27,9 @@ from cryospin.words import duration
 PAGE = "report.html"
 REFRESH_SECONDS = 15
 _LOG_LINES = 400
+_PICTURE = re.compile(r'<figure class="figure" id="figure-(\w+)">\s*<img src="(data:[^"]*)"')
+"""Name and data address of a figure on a page."""
+
 _FILES = (
     ("map.mrc", "the map, masked and filtered"),
     ("map_other_hand.mrc", "its mirror image, which fits the images as well"),
@@ -62,6 +66,18 @@ def write_report(run: str | Path) -> list[Path]:
     return [*sorted(p for p in run.glob("*.png") if before.get(p) != p.stat().st_mtime_ns), run / PAGE]
 
 
+def rewrite_page(run: str | Path) -> None:
+    """Write a run's page again with the figures that it holds, which takes a fraction of a second; nothing without a page.
+
+    For what is known only after the figures were drawn, such as the end of the log.
+    """
+    page = Path(run) / PAGE
+    if page.is_file():
+        pictures = dict(_PICTURE.findall(page.read_text(encoding="utf-8")))
+        contents = read_run(Path(run))
+        write_page(contents, Numbers.of(contents), pictures)
+
+
 def write_page(contents: Contents, numbers: Numbers, pictures: dict[str, str]) -> None:
     """Write the page, whole or not at all."""
     with whole(contents.folder / PAGE) as temporary:
@@ -87,10 +103,11 @@ def as_html(contents: Contents, numbers: Numbers, pictures: dict[str, str]) -> s
         threads=contents.config.get("threads"),
         duration=duration(contents.seconds),
         log=contents.log[-_LOG_LINES:],
-        files=[(name, what) for name, what in _FILES if (contents.folder / name).is_file()],
+        files=[(name, what) for name, what in _FILES if (contents.folder / name).exists()],
         written=datetime.now().astimezone(),
         refresh=REFRESH_SECONDS if contents.running else None,
         sure=SURE,
+        uneven=UNEVEN,
         doubtful=DOUBTFUL,
         right_deg=RIGHT_DEG,
         style=_asset("page.css"),

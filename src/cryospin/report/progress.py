@@ -15,7 +15,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from cryospin.report.style import BLUE, FAINT, GREEN, INK, ORANGE, PURPLE, VERMILION, new_figure, save, tidy
 
 Record = dict[str, Any]
-_NARROW = 20.0
+_NARROW, _WIDE = 20.0, 100.0
+_LEAST_DEG = 0.01
+"""Smaller angles are drawn here: one epoch that turns nothing would leave no room on the axis for the others."""
+
 _NAMED = 0.08
 """Share of the time axis that a stage's name needs."""
 
@@ -37,13 +40,13 @@ def plot_progress(records: Sequence[Record], path: str | Path | None = None) -> 
         tidy(panel)
         _shade_stages(panel, records)
     _name_stages(panels[0], records)
-    _draw(panels[0], records, "pose_change_deg", BLUE, "median pose change")
+    _draw(panels[0], records, "pose_change_deg", BLUE, "median pose change", least=_LEAST_DEG)
     _degrees(panels[0], "Pose change (°)")
     _draw(panels[1], records, "frequency_limit_A", GREEN, "frequency limit")
     _draw(panels[1], records, "resolution_A", VERMILION, "half maps at FSC 0.143")
     _angstroms(panels[1])
     if with_error:
-        _draw(panels[2], records, "pose_error_deg", BLUE, "median pose error")
+        _draw(panels[2], records, "pose_error_deg", BLUE, "median pose error", least=_LEAST_DEG)
         _degrees(panels[2], "Pose error (°)")
     panels[-1].set_xlabel(f"Time since the start ({unit}); a point for each epoch")
     panels[-1].set_xlim(0, 1.02 * max(r["time"] for r in records) or 1)
@@ -139,17 +142,20 @@ def _name_stages(axes: Any, records: Sequence[Record]) -> None:
         )  # fmt: skip
 
 
-def _draw(axes: Any, records: Sequence[Record], key: str, colour: str, label: str) -> None:
-    """A line through the epochs that have a value; a logarithm has no place for 0."""
-    points = [(r["time"], r[key]) for r in records if (r.get(key) or 0) > 0]
+def _draw(axes: Any, records: Sequence[Record], key: str, colour: str, label: str, least: float = 0.0) -> None:
+    """A line through the epochs that have a value, `least` instead of a smaller one; a logarithm has no place for 0."""
+    points = [(r["time"], max(r[key], least)) for r in records if (r.get(key) or 0) > 0]
     if points:
         axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3.5, linewidth=1.6, label=label)
 
 
 def _degrees(axes: Any, label: str) -> None:
-    """A logarithmic axis of angles."""
+    """A logarithmic axis of angles, which may cover so much that there is room for decades only."""
     axes.set_yscale("log")
     _plain_numbers(axes)
+    low, high = axes.get_ylim()
+    if high / low > _WIDE:
+        axes.yaxis.set_major_locator(LogLocator(numticks=20))
     axes.set_ylabel(label)
 
 
