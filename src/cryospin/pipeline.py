@@ -35,6 +35,7 @@ from cryospin.stage import Stage, Work
 from cryospin.stages import FIRST_SHELL, STAGES, Refine
 from cryospin.start import Start
 from cryospin.state import placed
+from cryospin.words import counted
 
 _FAINT_IMAGES = 15.0
 """Information of an image, in nats, that it takes to tell one of 100,000 poses from the others with some margin."""
@@ -217,7 +218,7 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
     how = f"preset: {settings.preset}" if settings.learns else f"proposals: {settings.explores_with}"
     journal.note(
         f"an image carries {float(problem.information[min(8, problem.last_shell)]):.0f} nats up to "
-        f"{problem.angstrom(8):.0f} Å; {how}; {settings.cores} threads; seed {settings.seed}"
+        f"{problem.angstrom(8):.0f} Å; {how}; {counted(settings.cores, 'thread')}; seed {settings.seed}"
     )
     nats = float(problem.information[min(FIRST_SHELL, problem.last_shell)])
     if nats < _FAINT_IMAGES:

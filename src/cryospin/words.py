@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def counted(number: int, what: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """A time as people say it: `0.4 s`, `42 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 9.95:

@@ -11,7 +11,7 @@ import typer
 
 from cryospin.cli.input import CTF_HELP, DATADIR_HELP, Particles
 from cryospin.cli.progress import progress
-from cryospin.words import duration
+from cryospin.words import counted, duration
 
 if TYPE_CHECKING:
     from cryospin.preflight import Preflight
@@ -149,7 +149,7 @@ def _verdict(found: Preflight) -> str:
     free = f", {cost.available_gib:.1f} free" if cost.available_gib is not None else ""
     disk = f"; {cost.disk_gib:.1f} GiB of packed images are kept on disk" if cost.disk_gib else ""
     return (
-        f"Fit to reconstruct from: about {duration(cost.seconds)} on {cost.threads} threads (half or twice that, "
+        f"Fit to reconstruct from: about {duration(cost.seconds)} on {counted(cost.threads, 'thread')} (half or twice that, "
         "more for faint images), "
         f"{cost.memory_gib:.1f} GiB of memory{free}{disk}."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -57,6 +58,11 @@ class RunListener:
         """An epoch is done."""
         self._progress.say(epoch_line(record))
         self._advance(1)
+
+
+def where_to_look(run: Path) -> str:
+    """The last line of a run that is finished."""
+    return f"{run / 'report.html'} shows it all; {run / 'map.mrc'} is the map, {run / 'particles.star'} has the poses"
 
 
 def epoch_line(record: EpochRecord) -> str:

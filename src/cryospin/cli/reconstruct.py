@@ -9,8 +9,8 @@ import typer
 
 from cryospin.cli.failing import resumable
 from cryospin.cli.input import CTF_HELP, DATADIR_HELP, INPUT, First, Particles, ParticlesIndex, Recentre
-from cryospin.cli.listening import RunListener
-from cryospin.cli.progress import progress
+from cryospin.cli.listening import RunListener, where_to_look
+from cryospin.cli.progress import progress, say
 from cryospin.errors import InputError
 
 _PARTICLE, _METHOD, _MACHINE = "Particle", "Method", "Machine"
@@ -166,6 +166,7 @@ def reconstruct(
     )
     with resumable(out), RunListener(progress) as listener:
         pipeline.reconstruct(settings, listener)
+    say(where_to_look(out))
 
 
 def _yes_or_no(shifts: str) -> bool:

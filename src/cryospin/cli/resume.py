@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cryospin.cli.failing import resumable
-from cryospin.cli.listening import RunListener
+from cryospin.cli.listening import RunListener, where_to_look
 from cryospin.cli.progress import progress, say
 
 
@@ -34,5 +34,5 @@ def resume(
     from cryospin import pipeline
 
     with resumable(run), RunListener(progress) as listener:
-        if not pipeline.resume(run, listener, threads=threads, device=device, memory=memory):
-            say(f"{run} is finished: there is nothing to continue")
+        went_on = pipeline.resume(run, listener, threads=threads, device=device, memory=memory)
+    say(where_to_look(run) if went_on else f"{run} is finished: there is nothing to continue")

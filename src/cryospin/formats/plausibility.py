@@ -10,6 +10,7 @@ from cryospin.findings import Findings, Severity
 from cryospin.formats.stack import ImageLocation
 from cryospin.formats.table import ParticleTable
 from cryospin.optics import Optics, OpticsGroup
+from cryospin.words import counted
 
 SMALLEST_BOX = 16
 FEWEST = 100
@@ -240,9 +241,10 @@ def _check_headers(table: ParticleTable, images: ImageLocation) -> None:
 def _note_mixture(table: ParticleTable, boxes: np.ndarray, pixel: np.ndarray) -> None:
     """Sets of several boxes or pixel sizes are brought to one lattice."""
     sizes = np.unique(np.round(boxes * pixel, 3))
-    if len(np.unique(boxes)) > 1 or len(np.unique(pixel)) > 1:
+    kinds, pixels = len(np.unique(boxes)), len(np.unique(pixel))
+    if kinds > 1 or pixels > 1:
         table.findings.note(
-            f"images are of {len(np.unique(boxes))} box sizes and {len(np.unique(pixel))} pixel sizes; "
+            f"images are of {counted(kinds, 'box size')} and {counted(pixels, 'pixel size')}; "
             f"they are brought to one box of {sizes.max():.1f} Å",
             table.path,
         )

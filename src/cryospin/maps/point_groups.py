@@ -128,7 +128,10 @@ class Candidates:
         return [f"candidate symmetry {describe(s, self.expected)}" for s in self.found] + [verdict]
 
     def table(self) -> dict[str, Any]:
-        """What was found, as plain values; axes are (x, y, z) in the map, centres in voxels from the box centre."""
+        """What was found, as plain values; axes are (x, y, z) in the map, centres in voxels from the box centre.
+
+        A subgroup of the one chosen need not pass: turns half-way between its own are of the map's symmetry, too.
+        """
         return {
             "symmetry": self.best.name if self.best else "C1",
             "last_shell": self.resolution_shell,
@@ -143,7 +146,8 @@ class Candidates:
                     "main_axis": s.frame[:, 2].tolist(),
                     "x_axis": s.frame[:, 0].tolist(),
                     "centre": s.centre.tolist(),
-                    "holds": s.holds(self.expected),
+                    "passes": s.holds(self.expected),
+                    "chosen": s is self.best,
                 }
                 for s in self.found
             ],
