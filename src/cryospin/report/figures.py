@@ -129,7 +129,9 @@ def _view_density(rotations: Tensor, group: Tensor) -> Any:
     nside = int(np.clip(2 ** math.floor(math.log2(math.sqrt(max(1, views) / 12 / 8) + 1e-9)), 2, 16))
     pixels = healpix.nside2npix(nside)
     # One turn after the other: 60 times a million views would fill a gigabyte.
-    counts = sum(np.bincount(healpix.vec2pix(nside, *(beam @ turn).T), minlength=pixels) for turn in turns)
+    counts = np.zeros(pixels)
+    for turn in turns:
+        counts += np.bincount(healpix.vec2pix(nside, *(beam @ turn).T), minlength=pixels)
     relative = counts / counts.mean()
     centres = np.stack(healpix.pix2vec(nside, np.arange(pixels)), axis=1)
     width = math.sqrt(4 * math.pi / pixels)

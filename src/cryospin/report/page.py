@@ -41,6 +41,8 @@ _FILES = (
     ("fsc.csv", "the FSC curves"),
     ("particles.star", "your table with poses, half-sets and confidence"),
     ("particles.cs", "the same for cryoSPARC"),
+    ("particles_good.star", "your table without the doubtful particles"),
+    ("particles_good.cs", "the same for cryoSPARC"),
     ("good_rows.txt", "rows of your table without the doubtful particles, for --particles-index"),
     ("symmetry.json", "the point groups that the map may have"),
     ("metrics.jsonl", "one record an epoch"),
