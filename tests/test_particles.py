@@ -245,6 +245,12 @@ def test_some_of_the_particles_of_mixed_sign_are_turned_over_as_all_are(table):
     assert torch.equal(some.pack(24, invert=False).observations.images, all_of_them[1::2])
 
 
+def test_how_clear_the_contrast_is_goes_with_the_images(table):
+    whole = load(table)
+    assert whole.pack(24, invert=False).darkness is None
+    assert whole.pack(24).darkness == pytest.approx(whole.darkness(24))
+
+
 def test_selected_particles_are_those_of_the_whole_set(simulated, tmp_path):
     star, index = simulated / "truth.star", tmp_path / "rows.txt"
     index.write_text("9\n2\n5\n")
@@ -278,7 +284,7 @@ def test_loading_names_the_first_problem_and_counts_the_others(table):
     table.column("rlnImageName", 3, "000013@particles.mrcs")
     table.column("rlnDefocusU", 5, "much")
     with pytest.raises(
-        InputError, match=r"row 6 .* rlnDefocusU is 'much', not a number\. .*check lists 1 more problem"
+        InputError, match=r"row 6 .* rlnDefocusU is 'much', not a number\. .*check lists 1 more$"
     ) as e:
         load(table)
     assert e.value.where == table.star

@@ -35,6 +35,9 @@ _NO_NOISE = 1e-5
 _SQUARED = (1e-12, 1e12)
 """Pixels within can be squared as they are."""
 
+CLEAR = 3.0
+"""Standard errors from which on it is clear whether protein is dark."""
+
 _LOOKED_AT = 2000
 """Images that the contrast is told from: their average has hardly any noise left at the lowest frequencies."""
 
@@ -48,6 +51,7 @@ class Packed:
     inverted: whether the images' contrast was turned over on load
     signed: whether those that the table says are dark, beside white ones, were turned over before
     centre: displacements of the particles that were undone on load, float64 `(N, 2)`, Å
+    darkness: by how many standard errors protein looked dark in the images, None where nobody had to look
     """
 
     observations: Observations
@@ -55,6 +59,7 @@ class Packed:
     inverted: bool
     signed: bool
     centre: Tensor
+    darkness: float | None = None
 
     @property
     def where(self) -> str:
@@ -84,7 +89,8 @@ def pack_particles(
 ) -> Packed:
     """See `ParticleSet.pack`."""
     work = _Packing.of(particles, box, recentre)
-    inverted = work.looks_dark() if invert is None else invert
+    darkness = work.darkness() if invert is None else None
+    inverted = darkness > 0 if darkness is not None else bool(invert)
     disc, count = work.disc, len(particles)
     store = device if resident else CPU
     images = Upload(allocate_rows(count, len(disc), torch.complex64, folder, store))
@@ -105,12 +111,12 @@ def pack_particles(
         box=box,
     )
     signed = particles.table.sign is not None
-    return Packed(observations, particles.size_angstrom / box, inverted, signed, work.centre)
+    return Packed(observations, particles.size_angstrom / box, inverted, signed, work.centre, darkness)
 
 
-def looks_dark(particles: ParticleSet, box: int) -> bool:
-    """See `ParticleSet.looks_dark`."""
-    return _Packing.of(particles, box, recentre=False).looks_dark()
+def darkness(particles: ParticleSet, box: int) -> float:
+    """See `ParticleSet.darkness`."""
+    return _Packing.of(particles, box, recentre=False).darkness()
 
 
 @dataclass(frozen=True)
@@ -143,19 +149,20 @@ class _Packing:
         optics = self.particles.table.optics.take(torch.from_numpy(rows))
         return contrast_transfer(optics, self.disc, self.box, self.particles.size_angstrom / self.box)
 
-    def looks_dark(self) -> bool:
-        """Whether the average particle, its CTF undone, is darker than its surroundings.
+    def darkness(self) -> float:
+        """By how many standard errors the average particle, its CTF undone, is darker than its surroundings.
 
         The rotational average of a density within the box is a blob or a hollow ball at the centre. The transform of
         either is positive at one cycle per box, and of neither for certain beyond: its sign there is the contrast's.
         """
         low = self.disc.shell == 1
         every = max(1, len(self.particles) // _LOOKED_AT)
-        total = 0.0
+        dark = []
         for lattice in self.lattices:
             for rows, packed in self._of_lattice(lattice, lattice.rows[::every]):
-                total += float((packed[:, low].real * self.transfer(rows)[:, low]).sum())
-        return total < 0
+                dark.append(-(packed[:, low].real * self.transfer(rows)[:, low]).sum(1).double())
+        each = torch.cat(dark)
+        return float(each.sum() / each.square().sum().sqrt().clamp_min(1e-12))
 
     def _of_lattice(self, lattice: _Lattice, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Coefficients of some particles of a lattice, one chunk after another."""

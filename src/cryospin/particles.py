@@ -15,7 +15,7 @@ from cryospin.formats.read import read_table
 from cryospin.formats.stack import ImageLocation
 from cryospin.formats.table import ParticleTable
 from cryospin.fourier import CPU
-from cryospin.packing import Packed, looks_dark, pack_particles
+from cryospin.packing import Packed, darkness, pack_particles
 from cryospin.selection import Selection
 
 DEFAULT_BOX = 128
@@ -110,9 +110,13 @@ class ParticleSet:
             )
         return box
 
+    def darkness(self, box: int) -> float:
+        """By how many standard errors protein is dark in the images, those that the table says differ turned over before."""
+        return darkness(self, box)
+
     def looks_dark(self, box: int) -> bool:
-        """Whether protein is dark in the images, once those that the table says differ from others are turned over."""
-        return looks_dark(self, box)
+        """Whether protein is dark in the images."""
+        return self.darkness(box) > 0
 
     def pack(
         self,

@@ -23,7 +23,7 @@ from cryospin.errors import InputError
 from cryospin.journal import Journal
 from cryospin.maps.point_groups import recognise
 from cryospin.origin import Origin
-from cryospin.packing import Packed, bytes_packed
+from cryospin.packing import CLEAR, Packed, bytes_packed
 from cryospin.particles import ParticleSet
 from cryospin.preparation import off_centre, prepare, true_poses
 from cryospin.presets.learned import Learn
@@ -141,6 +141,11 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     return result
 
 
+def _how_sure(darkness: float) -> str:
+    """How the contrast was found."""
+    return "detected" if abs(darkness) >= CLEAR else "detected, but not clear: compare with --invert and --no-invert"
+
+
 def _findable_from_anywhere(settings: Settings, particles: ParticleSet) -> Settings:
     """Settings by which the stacks are found again, where they were found because of the folder the command was given in."""
     by_chance = settings.datadir is None and not any(stack.path.is_absolute() for stack in particles.images.stacks)
@@ -214,7 +219,7 @@ def _describe(journal: Journal, settings: Settings, particles: ParticleSet, pack
         journal.note("warning: GPU support has not been tried on a GPU yet; compare with --device cpu before you rely on it")
     journal.note(f"packed images ({bytes_packed(len(particles), problem.box) / 2**30:.1f} GiB) are kept {packed.where}")
     contrast = "dark, inverted" if packed.inverted else "white"
-    journal.note(f"protein is {contrast}" + ("" if settings.invert is not None else " (detected)"))
+    journal.note(f"protein is {contrast}" + (f" ({_how_sure(packed.darkness)})" if packed.darkness is not None else ""))
     how = f"preset: {settings.preset}" if settings.learns else f"proposals: {settings.explores_with}"
     journal.note(
         f"an image carries {float(problem.information[min(8, problem.last_shell)]):.0f} nats up to "

@@ -54,6 +54,12 @@ def test_dark_protein_is_told_from_white(many):
     assert look(many)[0].dark is True
 
 
+def test_noise_does_not_tell_contrast(many):
+    generator = np.random.default_rng(3)
+    many.change(lambda pixels: generator.normal(size=pixels.shape).astype(np.float32))
+    assert look(many)[0].dark is None
+
+
 def test_a_few_images_do_not_tell_contrast(table):
     assert look_at_pixels(ParticleSet.load(table.star)).dark is None
 

@@ -126,9 +126,8 @@ def _pixels(found: Preflight) -> list[str]:
     pixels = found.pixels
     assert pixels is not None, "only told where images were read"
     state = "normalised" if pixels.normalised else "not normalised; cryospin does that on load"
-    contrast = (
-        "not clear from so few images" if pixels.dark is None else "dark; inverted on load" if pixels.dark else "white"
-    )
+    told = {None: "not clear from these images: say it with --invert or --no-invert", True: "dark; inverted on load"}
+    contrast = told.get(pixels.dark, "white")
     return [
         f"  {'images read':<14} {pixels.looked_at:,} of {found.facts['particles']:,}",
         f"  {'background':<14} mean {pixels.background_mean:.3g}, deviation {pixels.background_sd:.3g} ({state})",

@@ -14,10 +14,11 @@ from cryospin.evenly import evenly_spaced
 from cryospin.findings import Severity
 from cryospin.formats.plausibility import repeated
 from cryospin.formats.stack import read_images, unusable
-from cryospin.packing import background, chunks, constant, masked
+from cryospin.packing import CLEAR, background, chunks, constant, masked
 from cryospin.particles import ParticleSet
 
 _SAMPLE = 200
+_FEW = 20
 _CHUNK_PIXELS = 1 << 22
 _NORMALISED = (0.2, 0.25)
 
@@ -29,7 +30,7 @@ class PixelFacts:
     looked_at: how many were read
     background_mean, background_sd: medians over images
     normalised: whether backgrounds have mean 0 and deviation 1
-    dark: whether protein is dark, None where too few images tell
+    dark: whether protein is dark, None where the images looked at do not tell
     """
 
     looked_at: int
@@ -115,8 +116,9 @@ def _measure(
 
 def _dark(particles: ParticleSet, rows: np.ndarray) -> bool | None:
     """Whether protein is dark, by the average of a sample."""
-    if len(rows) < 20:
+    if len(rows) < _FEW:
         return None
     some = rows[evenly_spaced(len(rows), 1000).numpy()]
     part = particles.take(some)
-    return part.looks_dark(min(32, part.working_box()))
+    dark = part.darkness(min(32, part.working_box()))
+    return dark > 0 if abs(dark) >= CLEAR else None
