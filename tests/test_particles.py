@@ -245,6 +245,13 @@ def test_some_of_the_particles_of_mixed_sign_are_turned_over_as_all_are(table):
     assert torch.equal(some.pack(24, invert=False).observations.images, all_of_them[1::2])
 
 
+def test_boxes_beyond_what_kernels_can_count_are_refused(table):
+    large = of_box(load(table), 1024)
+    assert large.working_box(640) == 640
+    with pytest.raises(InputError, match=r"--box 700 is larger than any run can use\. Give an even number from 16 to 640"):
+        large.working_box(700)
+
+
 def test_how_clear_the_contrast_is_goes_with_the_images(table):
     whole = load(table)
     assert whole.pack(24, invert=False).darkness is None
@@ -283,9 +290,7 @@ def test_stacks_of_particles_left_out_may_be_missing(table):
 def test_loading_names_the_first_problem_and_counts_the_others(table):
     table.column("rlnImageName", 3, "000013@particles.mrcs")
     table.column("rlnDefocusU", 5, "much")
-    with pytest.raises(
-        InputError, match=r"row 6 .* rlnDefocusU is 'much', not a number\. .*check lists 1 more$"
-    ) as e:
+    with pytest.raises(InputError, match=r"row 6 .* rlnDefocusU is 'much', not a number\. .*check lists 1 more$") as e:
         load(table)
     assert e.value.where == table.star
 

@@ -21,6 +21,9 @@ from cryospin.selection import Selection
 DEFAULT_BOX = 128
 """Larger boxes are Fourier-cropped to this many pixels unless the user asks otherwise."""
 
+_LARGEST_BOX = 640
+"""Of larger ones lattice points are too many to be counted with 32 bits."""
+
 _SAME_LATTICE = 1e-6
 
 
@@ -103,10 +106,12 @@ class ParticleSet:
         """The box a run uses: what the user asked for, or the images' own up to `DEFAULT_BOX`; always even."""
         if box is None:
             return min(self.box, DEFAULT_BOX) // 2 * 2
-        if not SMALLEST_BOX <= box <= self.box or box % 2:
+        most = min(self.box // 2 * 2, _LARGEST_BOX)
+        if not SMALLEST_BOX <= box <= most or box % 2:
+            reason = f"does not fit images of {self.box} pixels" if box <= _LARGEST_BOX else "is larger than any run can use"
             raise InputError(
-                f"--box {box} does not fit images of {self.box} pixels",
-                remedy=f"Give an even number from {SMALLEST_BOX} to {self.box // 2 * 2}",
+                f"--box {box} {reason}",
+                remedy=f"Give an even number from {SMALLEST_BOX} to {most}",
             )
         return box
 
