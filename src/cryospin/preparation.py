@@ -10,7 +10,7 @@ from torch import Tensor
 from cryospin.engine.problem import SHIFT_LIMIT, Problem
 from cryospin.errors import InputError
 from cryospin.formats.plausibility import FEWEST
-from cryospin.formats.star import read_poses
+from cryospin.formats.read import read_poses
 from cryospin.formats.table import GivenPoses
 from cryospin.geometry.symmetry import point_group
 from cryospin.memory import fits_in_memory, fits_on
