@@ -77,6 +77,12 @@ def test_limits_in_angstrom_become_shells(tmp_path):
     assert torch.isfinite(limited.information).all()
 
 
+def test_a_mask_that_holds_nothing_is_refused(tmp_path):
+    simulate(density_from_source("phantom", 32, 8.0), 8.0, 120, tmp_path, ImagingConditions(), seed=1)
+    with pytest.raises(InputError, match=r"--mask-diameter 20 leaves hardly anything of the box of 256 Å"):
+        prepare(Settings(particles=tmp_path / "particles.star", out=tmp_path / "run", mask_diameter=20))
+
+
 @pytest.fixture(scope="module")
 def imaged(tmp_path_factory, blobs):
     """A small set with its truth."""

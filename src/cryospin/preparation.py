@@ -25,6 +25,7 @@ LEAST_SHELL = 8
 """Cycles per box that poses are told apart by at least."""
 
 _ROUNDING = 1e-3
+_LEAST_DIAMETER = 0.1
 _MANY_OFF_CENTRE = 0.02
 
 
@@ -85,7 +86,7 @@ def prepare(
 
 
 def _refuse_what_does_not_fit(settings: Settings, side: float) -> None:
-    """Raise `InputError` for a mask wider than the box, and a limit too coarse to search at."""
+    """Raise `InputError` for a mask that is no particle's in this box, and a limit too coarse to search at."""
     coarsest = side / LEAST_SHELL
     if settings.max_resolution is not None and round(side / settings.max_resolution) < LEAST_SHELL:
         raise InputError(
@@ -95,6 +96,11 @@ def _refuse_what_does_not_fit(settings: Settings, side: float) -> None:
     if settings.mask_diameter is not None and settings.mask_diameter > side * (1 + _ROUNDING):
         raise InputError(
             f"--mask-diameter {settings.mask_diameter:g} is wider than the box of {side:.0f} Å",
+            remedy="Give the particle's longest side and some margin, in Å",
+        )
+    if settings.mask_diameter is not None and settings.mask_diameter < _LEAST_DIAMETER * side:
+        raise InputError(
+            f"--mask-diameter {settings.mask_diameter:g} leaves hardly anything of the box of {side:.0f} Å",
             remedy="Give the particle's longest side and some margin, in Å",
         )
 
@@ -114,7 +120,12 @@ def true_poses(settings: Settings, particles: ParticleSet, packed: Packed) -> tu
 
 
 def poses_of(particles: ParticleSet, given: GivenPoses, where: Path) -> GivenPoses:
-    """Poses of the run's particles out of those of its whole table; raises `InputError` where there are more or fewer."""
+    """Poses of the run's particles, by the names of their images, or else out of those of its whole table row by row.
+
+    raises: `InputError` where there are more or fewer
+    """
+    if (paired := given.of(particles.table.images)) is not None:
+        return paired
     if len(given.rotation) == len(particles):
         return given
     rows = particles.table.rows

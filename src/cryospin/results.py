@@ -160,10 +160,11 @@ _MAPS = ("map", "map_other_hand", "half1", "half2", "mask", "map_sharpened", "lo
 _GOOD = "particles_good"
 _PARTICLES = tuple(f"{stem}.{kind}" for stem in ("particles", _GOOD) for kind in ("star", "cs"))
 _TABLES = (*_PARTICLES, "good_rows.txt", "fsc.csv", "symmetry.json")
+_PICTURES = ("fsc.png", "orientations.png", "slices.png", "progress.png", "heads.png")
 _PAGE = ("report.html", "report", "tensorboard")
 
-WRITTEN = (*(f"{name}.mrc" for name in _MAPS), *_TABLES, *_PAGE, *RECORDS, "checkpoints")
-"""What a run leaves in its folder, but for its settings and the pictures of its report."""
+WRITTEN = (*(f"{name}.mrc" for name in (*_MAPS, "map_from_poses")), *_TABLES, *_PICTURES, *_PAGE, *RECORDS, "checkpoints")
+"""What a run leaves in its folder, but for its settings."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import starfile
 import tomli_w
 import torch
 
@@ -153,3 +154,25 @@ def test_a_run_whose_images_moved_can_be_told_where(imaged, finished, tmp_path):
     with pytest.raises(InputError, match="not found"):
         evaluate(run, truth_poses=imaged / "truth.star")
     assert evaluate(run, truth_poses=imaged / "truth.star", datadir=moved)["true_poses_A"] is not None
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_true_poses_are_found_by_the_names_of_their_images(imaged, finished, tmp_path, elsewhere):
+    star = starfile.read(imaged / "truth.star", always_dict=True)
+    star["particles"] = star["particles"].sample(frac=1, random_state=3)
+    if elsewhere:
+        star["particles"]["rlnImageName"] = [name.replace("@", "@old/place/") for name in star["particles"]["rlnImageName"]]
+    starfile.write(star, tmp_path / "shuffled.star")
+    for options in ({}, {"first": 100}):
+        run = finished(**options)
+        figures = evaluate(run, truth_poses=tmp_path / "shuffled.star", ceiling=False)
+        assert figures["rotation_error_deg"]["within_5"] == 100
+        assert figures["hand"] == "same"
+        shutil.rmtree(run)
+
+
+def test_names_that_do_not_tell_leave_the_order(imaged, finished, tmp_path):
+    star = starfile.read(imaged / "truth.star", always_dict=True)
+    star["particles"]["rlnImageName"] = [f"{i + 1}@another.mrcs" for i in range(COUNT)]
+    starfile.write(star, tmp_path / "renamed.star")
+    assert evaluate(finished(), truth_poses=tmp_path / "renamed.star", ceiling=False)["rotation_error_deg"]["mean"] < 0.1

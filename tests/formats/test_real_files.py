@@ -41,7 +41,7 @@ STACKS = {
 
 ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
 FOUND = {*ANGLES, "rlnMaxValueProbDistribution", "rlnLogLikeliContribution", "rlnRandomSubset"}
-NEUTRAL = {"rlnClassNumber": "1", "rlnNormCorrection": "1.000000", "rlnNrOfSignificantSamples": "1"}
+NEUTRAL = {"rlnNormCorrection": "1.000000", "rlnNrOfSignificantSamples": "1"}
 NEUTRAL_FIELDS = dict.fromkeys(("alpha", "class_ess"), 1) | dict.fromkeys(
     ("error_min", "resid_pow", "slice_pow", "image_pow", "cross_cor", "weight", "pose_ess", "shift_ess", "class"), 0
 )

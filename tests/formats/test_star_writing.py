@@ -82,16 +82,16 @@ def test_shifts_of_magnified_images_are_written_as_relion_has_them(relion31, ass
 
 
 def test_what_an_older_job_measured_is_made_neutral_where_it_is_there(relion31, assigned, changes, columns_of, tmp_path):
-    old = {"rlnClassNumber": [3, 1, 2], "rlnNormCorrection": [0.8, 1.2, 1.0], "rlnNrOfSignificantSamples": [40, 2, 1]}
+    old = {"rlnNormCorrection": [0.8, 1.2, 1.0], "rlnNrOfSignificantSamples": [40, 2, 1]}
     path = relion31(old)
     out = written(read_star(path), assigned(3), tmp_path / "out")
     assert changes(path, out) == POSE_COLUMNS | set(old)
     columns = columns_of(out)
-    assert columns["rlnClassNumber"] == columns["rlnNrOfSignificantSamples"] == ["1"] * 3
+    assert columns["rlnNrOfSignificantSamples"] == ["1"] * 3
     assert [float(v) for v in columns["rlnNormCorrection"]] == [1.0] * 3
     some = read_star(relion31({"rlnClassNumber": [3, 1, 2]})).take(np.array([2]))
     columns = columns_of(written(some, assigned(1), tmp_path / "one"))
-    assert columns["rlnClassNumber"] == ["1"]
+    assert columns["rlnClassNumber"] == ["2"], "the class of a 2D classification is the user's own"
     assert not set(columns) & {"rlnNormCorrection", "rlnNrOfSignificantSamples"}
 
 

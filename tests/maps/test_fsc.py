@@ -63,3 +63,9 @@ def test_the_first_crossing_counts():
 def test_curves_that_never_fall_or_never_rise():
     assert crossing_shell(torch.ones(9), 0.5) == 8.0
     assert crossing_shell(torch.zeros(9), 0.5) == 1.0
+
+
+def test_a_curve_that_was_cut_off_ends_at_the_shell_before():
+    curve = torch.tensor([1.0, 0.95, 0.9, 0.8, 0.0, 0.0], dtype=torch.float64)
+    assert crossing_shell(curve, 0.143) == 3
+    assert resolution(curve, 0.143, 120.0) == 40.0

@@ -100,3 +100,11 @@ def test_random_phases_leave_nothing_without_a_mask(halves):
     torch.testing.assert_close(curves.randomised[:3], curves.unmasked[:3], rtol=1e-3, atol=1e-3)
     assert kept[:3].all()
     assert float(curves.randomised[-3:].abs().max()) < 0.2
+
+
+def test_curves_end_where_the_maps_do(halves):
+    whole = fsc_curves(halves.unfiltered(BOX), spherical_mask(BOX, 0.8))
+    cut = whole.up_to(5)
+    for name in ("unmasked", "masked", "randomised", "corrected"):
+        assert torch.equal(getattr(cut, name)[:6], getattr(whole, name)[:6])
+        assert not getattr(cut, name)[6:].any()

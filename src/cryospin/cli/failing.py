@@ -44,8 +44,12 @@ def told_in_one_line() -> Iterator[None]:
 
 @contextmanager
 def resumable(run: Path) -> Iterator[None]:
-    """Where a run is stopped, or the disk fails it, say how it is continued. A batch system's SIGTERM counts as Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, _terminate)
+    """Where a run is stopped, or the disk fails it, say how it is continued.
+
+    A batch system's SIGTERM counts as Ctrl-C, and so does the end of the terminal unless nohup made that harmless.
+    """
+    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _terminate) for number in heard}
     try:
         yield
     except KeyboardInterrupt as error:
@@ -58,7 +62,8 @@ def resumable(run: Path) -> Iterator[None]:
         complain(f"error: {what}; once that is fixed, {_how_to_go_on(run)}")
         raise typer.Exit(BAD_INPUT) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

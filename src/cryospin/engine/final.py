@@ -73,7 +73,7 @@ def final_maps(sets: HalfSets, modes: Modes) -> FinalMaps:
     halves, together = sums.unfiltered(problem.box), sums.together(problem.box)
     first, second = (wiener_filtered(half, sets.fsc, whole=False) for half in halves)
     mask = outline_mask((first, second), problem.mask_diameter, 1 / sets.resolved_shell)
-    curves = fsc_curves(halves, mask)
+    curves = fsc_curves(halves, mask).up_to(problem.last_shell)
     # Masked before it is filtered: a mask on a filtered map would smear low frequencies over the shells taken out.
     within = together * mask
     density = wiener_filtered(within, curves.masked, whole=True)

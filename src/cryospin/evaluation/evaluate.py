@@ -78,7 +78,7 @@ def evaluate(
         if run is None:
             raise InputError("a map alone has no poses", where=result, remedy="Give the run's folder, or drop --truth-poses")
         own = read_poses(run / "particles.star")
-        true = _of_run(run, read_poses(truth_poses), len(own.rotation))
+        true = _of_run(run, read_poses(truth_poses), own)
         frame = _compare_poses(figures, own, true, _Axes.of(run, symmetry, truth), truth_poses)
         if ceiling:
             _note_ceiling(figures, maps_from_poses(run, true, datadir, frame), truth)
@@ -178,13 +178,15 @@ def errors_of_each(run: Path, truth_poses: Path, truth_map: Path | None = None, 
     density, pixel_size = read_map(run / "map.mrc")
     truth = _true_map(truth_map, density, pixel_size) if truth_map else None
     own = read_poses(run / "particles.star")
-    true = _of_run(run, read_poses(truth_poses), len(own.rotation))
+    true = _of_run(run, read_poses(truth_poses), own)
     return _errors(own, true, _Axes.of(run, symmetry, truth))[0]
 
 
-def _of_run(run: Path, true: GivenPoses, count: int) -> GivenPoses:
-    """The true poses of the `count` particles that a run used, where it was told to use only some."""
-    if len(true.rotation) == count:
+def _of_run(run: Path, true: GivenPoses, own: GivenPoses) -> GivenPoses:
+    """The true poses of the particles that a run used, found by the names of their images, or else row by row."""
+    if (paired := true.of(own.images)) is not None:
+        return paired
+    if len(true.rotation) == len(own.rotation):
         return true
     try:
         config = tomllib.loads((run / "config.toml").read_text())

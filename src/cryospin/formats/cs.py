@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -107,7 +107,8 @@ def read_cs_poses(path: str | Path) -> GivenPoses:
     size = _finite(rows, pixel, path, findings)
     poses = _poses(rows, _displacements(rows, "alignments3D", size, path, findings), size, path, findings)
     findings.refuse_errors()
-    return poses
+    named = {"blob/path", "blob/idx"} <= set(rows.dtype.names or ())
+    return replace(poses, images=_image_names(rows)) if named else poses
 
 
 def read_rows(path: Path) -> np.ndarray:

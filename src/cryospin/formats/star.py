@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,7 +28,7 @@ _IMAGE, _GROUP, _NAME = "rlnImageName", "rlnOpticsGroup", "rlnOpticsGroupName"
 _KIND_OF_FILE = re.compile(r":mrcs?$")
 """RELION's way of saying what kind of file to take one for."""
 
-_NEUTRAL = {"rlnClassNumber": "1", "rlnNormCorrection": "1.000000", "rlnNrOfSignificantSamples": "1"}
+_NEUTRAL = {"rlnNormCorrection": "1.000000", "rlnNrOfSignificantSamples": "1"}
 """Columns that no run finds, as RELION has them before it finds anything; it divides images by their `rlnNormCorrection`."""
 
 _TOMOGRAPHY = ("rlnTomoName", "rlnTomoParticleName")
@@ -87,7 +87,7 @@ def read_poses(path: str | Path) -> GivenPoses:
         raise InputError(
             f"has no poses ({', '.join(ANGLES)})", where=path, remedy="Give a table of particles that were aligned"
         )
-    return table.poses
+    return replace(table.poses, images=table.images)
 
 
 def pose_columns(found: AssignedPoses, shift_in_image: Tensor, pixel_size: Tensor | None = None) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -24,16 +25,32 @@ class GivenPoses:
 
     rotation: float64 `(N, 3, 3)`; shift: float64 `(N, 2)`, displacement of the particle (x, y) in Å
     pixel_size: Å, of the images the poses are of
+    images: what these are called, where the table says it
     """
 
     rotation: Tensor
     shift: Tensor
     pixel_size: float
+    images: ImageNames | None = None
 
     def take(self, rows: np.ndarray) -> GivenPoses:
         """Some of the poses."""
-        at = torch.from_numpy(rows)
-        return replace(self, rotation=self.rotation[at], shift=self.shift[at])
+        at, images = torch.from_numpy(rows), self.images and self.images.take(rows)
+        return replace(self, rotation=self.rotation[at], shift=self.shift[at], images=images)
+
+    def of(self, images: ImageNames | None) -> GivenPoses | None:
+        """The poses of some images, found by name and in their order; None where names do not tell.
+
+        Names count with the folders of their stacks, or else without.
+        """
+        if not images or not self.images or not images.files or not self.images.files:
+            return None
+        for whole in (True, False):
+            known = pd.Index(self.images.keys(whole))
+            rows = known.get_indexer(images.keys(whole)) if known.is_unique else np.array([-1])
+            if (rows >= 0).all():
+                return self.take(rows)
+        return None
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,11 @@ class ImageNames:
     def take(self, rows: np.ndarray) -> ImageNames:
         """Some of the images."""
         return ImageNames(self.files, self.stack[rows], self.slice[rows])
+
+    def keys(self, whole: bool) -> list[str]:
+        """A name for each image, with its stack's folder or without."""
+        files = self.files if whole else tuple(Path(file).name for file in self.files)
+        return [f"{place}@{files[stack]}" for place, stack in zip(self.slice.tolist(), self.stack.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,17 @@ def fourier_shell_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def crossing_shell(fsc: Tensor, threshold: float) -> float:
-    """Shell, interpolated, at which a curve first falls below a threshold; its last shell if it never does."""
+    """Shell, interpolated, at which a curve first falls below a threshold; its last shell if it never does.
+
+    A curve that drops to exactly 0 was cut off there, and ends at the shell before.
+    """
     below = (fsc[1:] < threshold).nonzero()
     if len(below) == 0:
         return float(len(fsc) - 1)
     i = int(below[0]) + 1
     before, after = float(fsc[i - 1]), float(fsc[i])
+    if after == 0 and i > 1:
+        return float(i - 1)
     return i - 1 + (before - threshold) / max(before - after, 1e-12) if i > 1 else 1.0
 
 

@@ -43,7 +43,15 @@ class PageServer(ThreadingHTTPServer):
     @property
     def tunnel(self) -> str:
         """The command that makes the address work on another computer."""
-        return f"ssh -N -L {self.server_port}:{_LOOPBACK}:{self.server_port} {getuser()}@{socket.gethostname()}"
+        return f"ssh -N -L {self.server_port}:{_LOOPBACK}:{self.server_port} {_user()}@{socket.gethostname()}"
+
+
+def _user() -> str:
+    """Who runs this; in a container that may be nobody with a name."""
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return "USER"
 
 
 class _Handler(BaseHTTPRequestHandler):

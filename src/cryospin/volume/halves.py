@@ -85,6 +85,13 @@ class FscCurves:
     randomised: Tensor
     corrected: Tensor
 
+    def up_to(self, shell: int) -> FscCurves:
+        """The same curves, 0 beyond a shell: there is nothing in the maps but what masks and interpolation smear there."""
+        curves = [c.clone() for c in (self.unmasked, self.masked, self.randomised, self.corrected)]
+        for curve in curves:
+            curve[shell + 1 :] = 0
+        return FscCurves(*curves)
+
     def cpu(self) -> FscCurves:
         """The same curves where files are written from."""
         return FscCurves(self.unmasked.cpu(), self.masked.cpu(), self.randomised.cpu(), self.corrected.cpu())
