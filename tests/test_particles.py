@@ -5,6 +5,7 @@ from dataclasses import replace
 import mrcfile
 import numpy as np
 import pytest
+import starfile
 import torch
 
 from cryospin.errors import InputError
@@ -293,6 +294,25 @@ def test_loading_names_the_first_problem_and_counts_the_others(table):
     with pytest.raises(InputError, match=r"row 6 .* rlnDefocusU is 'much', not a number\. .*check lists 1 more$") as e:
         load(table)
     assert e.value.where == table.star
+
+
+def test_poses_that_are_not_used_may_be_broken(simulated, tmp_path):
+    star = (simulated / "truth.star").read_text()
+    row = next(line for line in star.splitlines() if "000004@" in line)
+    table = starfile.read(simulated / "truth.star", always_dict=True)
+    for name in ("rlnAngleRot", "rlnOriginXAngst"):
+        value = f"{table['particles'][name][3]:.6f}"
+        broken = tmp_path / f"{name}.star"
+        assert row.split().count(value) == 1
+        broken.write_text(star.replace(row, row.replace(value, "nan")))
+        particles = ParticleSet.load(broken, datadir=simulated)
+        (finding,) = (f for f in particles.table.findings if f.column == name)
+        assert (finding.severity, finding.row) == ("warning", 4)
+        assert "Poses of the table are not used" in finding.remedy
+        whole = ParticleSet.load(simulated / "truth.star").pack(24).observations.images
+        assert torch.equal(particles.pack(24).observations.images, whole)
+        with pytest.raises(InputError, match=rf"{name} is 'nan', not a number, and --recentre needs it"):
+            particles.pack(24, recentre=True)
 
 
 def test_a_hollow_particle_that_fills_the_box_is_not_taken_for_dark(tmp_path):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from cryospin.errors import InputError
+from cryospin.findings import Finding, Severity
 from cryospin.formats.plausibility import SMALLEST_BOX, check_table
 from cryospin.formats.read import read_table
 from cryospin.formats.stack import ImageLocation
+from cryospin.formats.star import ANGLES, OLD_ORIGINS, ORIGINS
 from cryospin.formats.table import ParticleTable
 from cryospin.fourier import CPU
 from cryospin.packing import Packed, darkness, pack_particles
@@ -42,7 +44,19 @@ def find_particles(
     table = table.without_sign_of_all()
     images = table.locate(datadir, table.findings)
     check_table(table, images)
+    table.findings[:] = [_tolerated(finding) for finding in table.findings]
     return table, images
+
+
+def _tolerated(finding: Finding) -> Finding:
+    """A warning in place of an error about poses, which a run does not need."""
+    if finding.severity is not Severity.error or not _about_poses(finding):
+        return finding
+    return replace(finding, severity=Severity.warning, remedy=f"Poses of the table are not used. {finding.remedy}")
+
+
+def _about_poses(finding: Finding) -> bool:
+    return finding.column in (*ANGLES, *ORIGINS, *OLD_ORIGINS) or (finding.column or "").startswith("alignments")
 
 
 @dataclass(frozen=True)
@@ -144,8 +158,10 @@ class ParticleSet:
         progress: called with the number of images done since the last call
         device: where the run computes
         resident: whether the packed images stay on the device too, or wait in memory or on disk until they are needed
-        raises: `InputError` for NaN pixels and for images without any variation
+        raises: `InputError` for NaN pixels, for images without any variation, and for broken shifts to recentre by
         """
+        if recentre and (broken := [f for f in self.table.findings if f.severity is Severity.warning and _about_poses(f)]):
+            raise InputError(f"{broken[0].problem}, and --recentre needs it", where=broken[0].where, remedy=broken[0].remedy)
         return pack_particles(
             self, box, invert=invert, recentre=recentre, folder=folder, progress=progress, device=device, resident=resident
         )
