@@ -177,7 +177,7 @@ def test_a_run_on_a_device_keeps_everything_there(
         monkeypatch.setattr(f"cryospin.engine.{module}._EPOCHS", 2)
     monkeypatch.setattr("cryospin.engine.explore_grid._BATCHES", 2)
     monkeypatch.setattr("cryospin.engine.refine.Refinement.epochs", 3)
-    monkeypatch.setattr("cryospin.stages.COMPETITORS", 80)
+    monkeypatch.setattr("cryospin.start.COMPETITORS", 80)
     chosen = {"particles": images / "particles.star", "proposals": proposals, "threads": 1, "starts": 1, "memory": memory}
     chosen["symmetry"] = symmetry
     near = reconstruct(Settings(**chosen, out=tmp_path / "near", device="cpu"))

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from stopped_runs import BOX, COUNT, PIXEL, Killer, begun, settings
 
-from cryospin import checkpoints, stages
+from cryospin import checkpoints, stages, start
 from cryospin.engine import explore_grid, explore_heads, refine
 from cryospin.pipeline import reconstruct
 from cryospin.proposals import grid
@@ -21,9 +21,9 @@ def _hasty(monkeypatch):
     monkeypatch.setattr(explore_grid, "_BATCHES", 2)
     monkeypatch.setattr(explore_heads, "_EPOCHS", 2)
     monkeypatch.setattr(grid, "_FINEST_STEP_DEG", 30.0)
-    monkeypatch.setattr(stages, "_CONVINCING", 0.0)
-    monkeypatch.setattr(stages, "_CLEAR_IMAGES", 0.0)
-    monkeypatch.setattr(stages, "COMPETITORS", 60)
+    monkeypatch.setattr(start, "_CONVINCING", 0.0)
+    monkeypatch.setattr(start, "_CLEAR_IMAGES", 0.0)
+    monkeypatch.setattr(start, "COMPETITORS", 60)
     monkeypatch.setattr(stages, "_ENLISTED", 40)
     monkeypatch.setattr(refine.Refinement, "epochs", 4)
     monkeypatch.setattr(checkpoints, "SHARE", float("inf"))
