@@ -132,6 +132,7 @@ def _run(settings: Settings, folder: RunFolder, listener: Listener, since: Check
     journal.note(_sharpness(result))
     journal.note(
         f"done: {result.maps.resolution:.2f} Å by half maps (FSC 0.143)"
+        + (", the finest that the box or --max-resolution allows" if result.maps.at_limit else "")
         + (", but no structure was found" if nothing else "")
     )
     summary = {"epochs": journal.epochs, "resolution_A": result.maps.resolution, "found_structure": not nothing}

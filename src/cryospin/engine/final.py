@@ -53,6 +53,12 @@ class FinalMaps:
         """Å, where the corrected FSC of the half maps falls below 0.143."""
         return self.size_angstrom / crossing_shell(self.fsc.corrected, GOLD_STANDARD)
 
+    @property
+    def at_limit(self) -> bool:
+        """Whether half maps agree in every shell they have, so that the resolution is only the finest that could be told."""
+        present = self.fsc.unmasked != 0
+        return bool((self.fsc.corrected[present] >= GOLD_STANDARD).all())
+
     @cached_property
     def sharpened(self) -> tuple[Tensor, Guinier | None]:
         """The map with the fall-off of its amplitudes undone, and that fall-off; None where the resolution shows none."""
