@@ -168,6 +168,14 @@ def test_groups_of_few_images_share_a_spectrum():
     assert noise_groups(torch.full((5,), 3)).tolist() == [0] * 5
 
 
+def test_of_very_many_groups_the_largest_have_spectra_of_their_own():
+    optics = torch.arange(150).repeat_interleave(torch.arange(150) + 200)
+    own = noise_groups(optics)
+    assert len(own.unique()) == 101
+    assert len(own[optics < 50].unique()) == 1
+    assert len(own[optics >= 50].unique()) == 100
+
+
 def test_the_mean_over_images_counts_each_group_by_its_images(observations):
     o = observations._replace(group=(torch.arange(COUNT) % 3 == 0).long(), weight=torch.ones(2, len(DISC)))
     assert float(in_the_mean(torch.tensor([1.0, 4.0]), o)) == pytest.approx(2.0)

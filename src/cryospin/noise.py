@@ -20,6 +20,9 @@ _ENOUGH_IMAGES, _CHUNK_IMAGES = 2000, 500
 _GROUP_IMAGES = 200
 """An optics group of fewer shares its spectrum with all others that are as small."""
 
+_MOST_GROUPS = 100
+"""The largest; more would take memory for little."""
+
 _HELD_IMAGES = 100
 """So many images' worth of belief that a group's noise differs from the others' as it did before."""
 
@@ -30,7 +33,9 @@ def noise_groups(optics_group: Tensor) -> Tensor:
     optics_group: any numbers, int64 `(N,)`
     """
     _, number, count = optics_group.unique(return_inverse=True, return_counts=True)
-    number[(count < _GROUP_IMAGES)[number]] = -1
+    small = count < _GROUP_IMAGES
+    small[count.argsort(descending=True, stable=True)[_MOST_GROUPS:]] = True
+    number[small[number]] = -1
     return number.unique(return_inverse=True)[1]
 
 
@@ -104,8 +109,10 @@ def _sum_of_each_group(values: Tensor, group: Tensor, count: int) -> Tensor:
     """Sums of `(n, P)` over the images of each group: `(count, P)`."""
     if count == 1:
         return values.sum(0, keepdim=True)
+    present, number = group.unique(return_inverse=True)
     # A product with zeros and ones is the same every time on a GPU, where adding at indices is not.
-    return (group == torch.arange(count, device=group.device)[:, None]).to(values.dtype) @ values
+    chosen = number == torch.arange(len(present), device=group.device)[:, None]
+    return values.new_zeros(count, values.shape[1]).index_copy_(0, present, chosen.to(values.dtype) @ values)
 
 
 def _shell_means(values: Tensor, disc: HalfDisc) -> Tensor:
