@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -88,16 +89,23 @@ def _moments(observations: Observations) -> list[Tensor]:
 
     returns: float64 `(G, radius + 1)` each
     """
-    o, count = observations, len(observations.images)
+    o = observations
     sums = torch.zeros(4, len(o.weight), len(o.disc), dtype=torch.float64, device=o.device)
-    for rows in torch.arange(count).split(max(1, _CHUNK_COEFFICIENTS // len(o.disc))):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
-        images, ctf = o.images[part].to(o.device), o.ctf[part].to(o.device)
-        power, square = images.real**2 + images.imag**2, ctf**2
+    for part, power in _powers(o):
+        square = o.ctf[part].to(o.device) ** 2
         for total, values in zip(sums, (power, square, power * square, square**2), strict=True):
             total += _sum_of_each_group(values, o.group[part], len(total))
     means = sums / _images_of_each_group(o).clamp_min(1)[:, None]
     return [_shell_means(m, o.disc) for m in (*means, means[0] ** 2)]
+
+
+def _powers(observations: Observations) -> Iterator[tuple[slice, Tensor]]:
+    """Power of every image's coefficients, some images at a time, and which images these are."""
+    o = observations
+    for rows in torch.arange(len(o.images)).split(max(1, _CHUNK_COEFFICIENTS // len(o.disc))):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        images = o.images[part].to(o.device)
+        yield part, images.real**2 + images.imag**2
 
 
 def _images_of_each_group(observations: Observations) -> Tensor:
@@ -154,10 +162,8 @@ def at_the_level_of(observations: Observations, noise: Tensor, shells: slice) ->
     """
     o, count = observations, _images_of_each_group(observations)
     total = torch.zeros(len(count), len(o.disc), dtype=torch.float64, device=o.device)
-    for rows in torch.arange(len(o.images)).split(_CHUNK_IMAGES):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
-        images = o.images[part].to(o.device)
-        total += _sum_of_each_group(images.real**2 + images.imag**2, o.group[part], len(count))
+    for part, images in _powers(o):
+        total += _sum_of_each_group(images, o.group[part], len(count))
     power = _shell_means(total / count.clamp_min(1)[:, None], o.disc)[:, shells]
     numbers = o.disc.shell_counts()[shells]
     level = (power / noise[shells] * numbers).sum(1) / numbers.sum()

@@ -135,17 +135,15 @@ class Start:
         if tried.convinces:
             return Compete(self.work, tried.panel, tried.competition, [LAST_SHELL] * LAST_ROUNDS)
         starts, again = [*self.before, tried], self._worth_repeating()
-        journal = self.work.journal
-        if agreed := _found_the_same(starts):
+        journal, best = self.work.journal, min(starts, key=lambda start: start.loss)
+        if agreed := _found_the_same(starts, best):
             journal.note(agreed)
-            best = min(starts, key=lambda start: start.loss)
             return Compete(self.work, best.panel, best.competition, [LAST_SHELL] * LAST_ROUNDS)
         if again and len(starts) < self.work.settings.starts:
             journal.note(f"start {self.number + 1} does not convince, and another is made: {'; '.join(tried.doubts)}")
             another = Start(self.work, self.number + 1, starts)
             another.announce()
             return another
-        best = min(starts, key=lambda start: start.loss)
         journal.note(
             f"warning: no start convinced; going on with the one of held-out misfit {best.loss:.1f} nats "
             f"({'; '.join(best.doubts)}). Compare with a run from another --seed"
@@ -167,19 +165,19 @@ def _exploration(work: Work, panel: Panel, seed: int) -> GridExploration | HeadE
     return GridExploration(work.problem, seed)
 
 
-def _found_the_same(starts: list[Tried]) -> str:
-    """A line that says so where the two best starts found the same map; nothing where they did not.
+def _found_the_same(starts: list[Tried], first: Tried) -> str:
+    """A line that says so where the best start and the next one found the same map; nothing where they did not.
 
     Contrasts scatter in right starts, too, where the ice is thick here and thin there. But what two searches from different
     random numbers find alike, and fits held-out images equally well, is no accident of either.
     """
-    sound = sorted((start for start in starts if not start.failures), key=lambda start: start.loss)[:2]
-    if len(sound) < 2 or sound[0] is not min(starts, key=lambda start: start.loss):
+    others = [start for start in starts if start is not first and not start.failures]
+    if first.failures or not others:
         return ""
-    first, second = sound
+    second = min(others, key=lambda start: start.loss)
     if second.loss - first.loss > max(_SAME_LOSS, _SAME_SHARE * abs(first.loss)):
         return ""
-    one, other = (start.competition.standing.density.cpu() for start in sound)
+    one, other = (start.competition.standing.density.cpu() for start in (first, second))
     likeness = map_likeness(one, other, FIRST_SHELL)
     if likeness < _SAME_MAP:
         return ""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryospin.maps.fsc import crossing_shell, fourier_shell_correlation, resolution, shell_of_voxels
+from cryospin.maps.fsc import crossing_shell, fourier_shell_correlation, never_falls, resolution, shell_of_voxels
 
 
 @pytest.mark.parametrize("box", [16, 17])
@@ -69,3 +69,10 @@ def test_a_curve_that_was_cut_off_ends_at_the_shell_before():
     curve = torch.tensor([1.0, 0.95, 0.9, 0.8, 0.0, 0.0], dtype=torch.float64)
     assert crossing_shell(curve, 0.143) == 3
     assert resolution(curve, 0.143, 120.0) == 40.0
+
+
+def test_curves_that_never_fall_are_told_even_where_they_were_cut_off():
+    assert never_falls(torch.ones(9), 0.5)
+    assert never_falls(torch.tensor([1.0, 0.9, 0.8, 0.0, 0.0]), 0.5)
+    assert not never_falls(torch.tensor([1.0, 0.9, 0.4, 0.0, 0.0]), 0.5)
+    assert not never_falls(torch.zeros(9), 0.5)

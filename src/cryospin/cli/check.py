@@ -83,7 +83,7 @@ def _facts(facts: dict[str, Any]) -> list[str]:
     groups = facts["optics_groups"]
     rows = [
         ("format", facts["format"]),
-        ("particles", f"{facts['particles']:,} in {facts['stacks']:,} stack{'s' * (facts['stacks'] != 1)}"),
+        ("particles", f"{facts['particles']:,} in {counted(facts['stacks'], 'stack')}"),
         ("box", ", ".join(f"{b} px" if b else "not said" for b in facts["box_px"])),
         ("pixel size", ", ".join(f"{p:.4g} Å" for p in facts["pixel_size_A"])),
         ("pixel type", ", ".join(facts["pixel_types"]) if "pixel_types" in facts else "not known: stacks are missing"),
@@ -138,7 +138,7 @@ def _pixels(found: Preflight) -> list[str]:
 def _verdict(found: Preflight) -> str:
     """The last line: what will happen."""
     if count := sum(f.severity == "error" for f in found.findings):
-        return f"Not fit to reconstruct from: {count} thing{'s' * (count > 1)} to correct first."
+        return f"Not fit to reconstruct from: {counted(count, 'thing')} to correct first."
     if not found.fit:
         from cryospin.formats.plausibility import FEWEST
 

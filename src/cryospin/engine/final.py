@@ -8,7 +8,7 @@ from functools import cached_property
 from torch import Tensor
 
 from cryospin.engine.half_sets import HalfSets
-from cryospin.maps.fsc import GOLD_STANDARD, crossing_shell
+from cryospin.maps.fsc import GOLD_STANDARD, crossing_shell, never_falls
 from cryospin.poses.modes import Modes
 from cryospin.volume.halves import FscCurves, fsc_curves, wiener_filtered
 from cryospin.volume.local_resolution import local_resolution
@@ -56,8 +56,7 @@ class FinalMaps:
     @property
     def at_limit(self) -> bool:
         """Whether half maps agree in every shell they have, so that the resolution is only the finest that could be told."""
-        present = self.fsc.unmasked != 0
-        return bool((self.fsc.corrected[present] >= GOLD_STANDARD).all())
+        return never_falls(self.fsc.corrected, GOLD_STANDARD)
 
     @cached_property
     def sharpened(self) -> tuple[Tensor, Guinier | None]:

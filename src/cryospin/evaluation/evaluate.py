@@ -20,7 +20,7 @@ from cryospin.formats.volume import read_map
 from cryospin.fourier import resample_map
 from cryospin.geometry.symmetry import point_group
 from cryospin.maps.alignment import align_maps, apply_alignment
-from cryospin.maps.fsc import GOLD_STANDARD, fourier_shell_correlation, resolution
+from cryospin.maps.fsc import GOLD_STANDARD, fourier_shell_correlation, never_falls, resolution
 from cryospin.maps.point_groups import find_symmetry
 from cryospin.selection import Selection
 from cryospin.volume.mask import spherical_mask
@@ -226,5 +226,5 @@ def _note(
 ) -> None:
     """Add a resolution to the figures, and its name to the bounds where the curve stays above the threshold."""
     figures[whose][name] = resolution(fsc, threshold, side)
-    if not bool((fsc[1:] < threshold).any()):
+    if never_falls(fsc, threshold):
         figures["at_most"][whose].append(name)

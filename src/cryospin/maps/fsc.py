@@ -49,6 +49,15 @@ def crossing_shell(fsc: Tensor, threshold: float) -> float:
     return i - 1 + (before - threshold) / max(before - after, 1e-12) if i > 1 else 1.0
 
 
+def never_falls(fsc: Tensor, threshold: float) -> bool:
+    """Whether a curve stays above a threshold as far as it goes, so that its last shell is only the finest there is.
+
+    Shells that are exactly 0 were cut off.
+    """
+    present = fsc[1:][fsc[1:] != 0]
+    return len(present) > 0 and bool((present >= threshold).all())
+
+
 def resolution(fsc: Tensor, threshold: float, size_angstrom: float) -> float:
     """Resolution in Å at which a curve first falls below a threshold; `size_angstrom` is the side of the box."""
     return size_angstrom / crossing_shell(fsc, threshold)

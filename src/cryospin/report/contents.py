@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from cryospin.errors import InputError
@@ -18,7 +19,7 @@ from cryospin.formats.star import StarSource, read_star
 from cryospin.formats.tensors import read_tensors
 from cryospin.formats.volume import read_map
 from cryospin.geometry.symmetry import point_group
-from cryospin.maps.fsc import GOLD_STANDARD
+from cryospin.maps.fsc import GOLD_STANDARD, never_falls, resolution
 from cryospin.report.evidence import read_evidence
 from cryospin.report.point_groups import SymmetryFound, read_symmetry
 from cryospin.settings import imposed_group
@@ -50,13 +51,10 @@ class Resolution:
 
     def at(self, curve: str) -> float | None:
         """Resolution in Å at which a curve first falls below 0.143, between shells; None where it never does."""
-        values, frequency = np.asarray(self.curves[curve]), 1 / np.asarray(self.shells_A, dtype=float)
-        below = np.flatnonzero(values < GOLD_STANDARD)
-        if len(below) == 0 or below[0] == 0:
+        values = torch.tensor([1.0, *self.curves[curve]], dtype=torch.float64)
+        if values[1] < GOLD_STANDARD or never_falls(values, GOLD_STANDARD):
             return None
-        i = int(below[0])
-        share = (values[i - 1] - GOLD_STANDARD) / (values[i - 1] - values[i])
-        return float(1 / (frequency[i - 1] + share * (frequency[i] - frequency[i - 1])))
+        return resolution(values, GOLD_STANDARD, self.shells_A[0])
 
     @property
     def best_curve(self) -> str:
