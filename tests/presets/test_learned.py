@@ -15,6 +15,7 @@ from cryospin.cli import main
 from cryospin.engine.autoencode import AutoEncoding
 from cryospin.engine.record import Silence
 from cryospin.engine.trace import Trace
+from cryospin.errors import InputError
 from cryospin.evaluation.evaluate import evaluate
 from cryospin.formats.volume import read_map
 from cryospin.pipeline import reconstruct, resume
@@ -156,6 +157,20 @@ def test_bad_options_end_in_one_line(data, tmp_path, capsys, monkeypatch, argume
         main()
     assert end.value.code == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "stage"),
+    [
+        ({"encoder_rate": 1e30}, "auto-encoding"),
+        ({"volume_rate": 1e30}, "auto-encoding"),
+        ({"decoding_epochs": 1, "rotation_rate": 1e30, "heads": 2}, "auto-decoding"),
+    ],
+    ids=["encoder", "volume", "poses"],
+)
+def test_rates_that_are_too_high_end_in_one_line(data, tmp_path, options, stage):
+    with pytest.raises(InputError, match=f"{stage} diverged.*Lower the rates"):
+        run(data, tmp_path / "run", "paper", **options)
 
 
 def test_a_head_that_wins_nothing_is_named(data, tmp_path, monkeypatch):

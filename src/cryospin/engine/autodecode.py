@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cryospin.engine.autoencode import LearnedVolume, batches
+from cryospin.engine.diverging import refuse_diverged
 from cryospin.engine.fourier_loss import FourierLoss
 from cryospin.engine.learning import Learning
 from cryospin.engine.problem import Problem
@@ -83,10 +84,12 @@ class AutoDecoding:
             slicer = self.volume.slicer()
 
         def mean_loss(rotation: Tensor, shift: Tensor) -> Tensor:
+            refuse_diverged("auto-decoding", rotation, shift)
             return self.loss(slicer, some, Poses(image, rotation, shift)).mean()
 
         self.table.optimise(rows, self.options.pose_steps, mean_loss)
         poses = self.table.poses(rows)._replace(image=image)
+        refuse_diverged("auto-decoding", poses.rotation, poses.shift)
         for _ in range(self.options.volume_steps):
             loss = self.loss(self.volume.slicer(), some, poses).mean()
             self.for_volume.zero_grad()

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from cryospin.engine.diverging import refuse_diverged
 from cryospin.engine.fourier_loss import FourierLoss, best_shifts
 from cryospin.engine.learning import Learning
 from cryospin.engine.problem import Problem
@@ -174,8 +175,12 @@ class AutoEncoding:
     def _candidates(self, some: Observations) -> tuple[Tensor, Tensor]:
         """The heads' rotations `(n, C, 3, 3)` and displacements `(n, C, 2)` for a batch."""
         images = unpack(some.images, some.disc, some.box)
-        if not self.options.symmetrised:
-            return self.encoder(images)
+        rotation, shift = self._both_ways(images) if self.options.symmetrised else self.encoder(images)
+        refuse_diverged("auto-encoding", rotation, shift)
+        return rotation, shift
+
+    def _both_ways(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the heads say of images `(n, box, box)`, and of the same turned by 180 degrees in their planes."""
         # About the centre of an even box, an image turned by 180 degrees is its mirror along both axes, one pixel on.
         both = torch.cat([images, images.flip(-1, -2).roll((1, 1), (-1, -2))])
         (rotation, turned), (shift, moved) = (x.chunk(2) for x in self.encoder(both))
