@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import mrcfile
 import numpy as np
@@ -185,6 +187,13 @@ def test_doctor_lists_versions_as_json():
     result = call("doctor", "--json")
     assert result.exit_code == 0
     assert json.loads(result.output)["versions"]["torch"]
+
+
+def test_where_compiled_code_cannot_be_kept_the_program_works_and_doctor_says_so():
+    read_only = "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []; "
+    doctor = "import sys; sys.argv = ['cryospin', 'doctor', '--json']; from cryospin.cli import main; main()"
+    told = subprocess.run([sys.executable, "-c", read_only + doctor], capture_output=True, text=True, check=True)
+    assert "set NUMBA_CACHE_DIR" in json.loads(told.stdout)["compile cache"]["state"]
 
 
 def test_help_names_every_command():

@@ -67,6 +67,10 @@ def _kernels() -> dict[str, str]:
 
 def _compile_cache() -> dict[str, Any]:
     """Where compiled kernels are kept and how many of them are there already."""
+    from cryospin.kernels.cpu.compile import KEPT
+
+    if not KEPT:
+        return {"state": "none: no folder for it is writable, so every run compiles; set NUMBA_CACHE_DIR to one of your own"}
     kernels = _compiled_functions()
     folders = sorted({k.stats.cache_path for k in kernels})
     ready = sum(_is_cached(k) for k in kernels)

@@ -13,8 +13,22 @@ from cryospin.kernels.types import Observations
 FAST = {"reassoc", "nsz", "arcp", "contract", "afn"}
 """Licence to reorder sums and fuse products; infinities and NaN keep their meaning."""
 
-compiled = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-inlined = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", inline="always")
+
+
+def _has_room_to_keep() -> bool:
+    """Whether compiled code can be kept for the next process: beside this file or in the user's cache, if one is writable."""
+    try:
+        njit(cache=True)(_has_room_to_keep)
+    except RuntimeError:
+        return False
+    return True
+
+
+KEPT = _has_room_to_keep()
+"""False in a read-only installation of a user without a writable home, as containers have them: every run compiles anew."""
+
+compiled = njit(nogil=True, cache=KEPT, fastmath=FAST, error_model="numpy")
+inlined = njit(nogil=True, cache=KEPT, fastmath=FAST, error_model="numpy", inline="always")
 F = np.float32
 
 
