@@ -14,12 +14,17 @@ from pathlib import Path
 
 from PIL import Image
 
+import cryospin
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.report.chromium import Browser  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
+_LOCAL = "local_resolution"
+"""A figure that a run has on its page only."""
+
 FIGURES = ("fsc", "orientations", "slices", "progress", "heads")
 SECTIONS = {
     "report-top": ("run1", "Contour"),
@@ -41,6 +46,7 @@ def main(run: Path) -> None:
     """Write all pictures that are of this run."""
     for name in FIGURES:
         (IMAGES / f"{name}.png").write_bytes((run / f"{name}.png").read_bytes())
+    cryospin.load_run(run).plot_local_resolution(IMAGES / f"{_LOCAL}.png")
     with tempfile.TemporaryDirectory() as profile, Browser(Path(profile)) as browser:
         browser.size(_WIDTH, 900)
         browser.open((run / "report.html").resolve().as_uri())
@@ -49,7 +55,7 @@ def main(run: Path) -> None:
             top, bottom = (float(browser.run(_TOP.format(text))) for text in (first, last))
             clip = {"x": 0.0, "y": max(0.0, top - 40), "width": float(_WIDTH), "height": bottom - top}
             browser.screenshot(IMAGES / f"{name}.png", clip=clip)
-    for path in (IMAGES / f"{name}.png" for name in (*FIGURES, *SECTIONS)):
+    for path in (IMAGES / f"{name}.png" for name in (*FIGURES, _LOCAL, *SECTIONS)):
         Image.open(path).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
         assert path.stat().st_size < _LARGEST, f"{path} is large"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import tomllib
@@ -27,6 +26,7 @@ from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
 from cryospin.errors import InputError
 from cryospin.evenly import evenly_spaced
+from cryospin.formats.fsc_table import write_fsc
 from cryospin.formats.table import AssignedPoses
 from cryospin.formats.tensors import write_tensors
 from cryospin.formats.volume import write_map
@@ -296,7 +296,7 @@ class RunFolder:
         densities = (maps.map, mirror(maps.map), *maps.halves, maps.mask, sharpened, local)
         for name, density in zip(_MAPS, densities, strict=True):
             write_map(self.path / f"{name}.mrc", density, maps.pixel_size)
-        self._write_fsc(maps)
+        write_fsc(self.path / "fsc.csv", maps.size_angstrom, vars(maps.fsc))
         self._write_particles(result)
         self._write_good_particles(result)
         self._write_good_rows(result)
@@ -308,15 +308,6 @@ class RunFolder:
         self._write_text("config.toml", tomli_w.dumps(result.config))
         write_evidence(self.path, result.evidence)
         write_report(self.path)
-
-    def _write_fsc(self, maps: FinalMaps) -> None:
-        names = ("unmasked", "masked", "randomised", "corrected")
-        with whole(self.path / "fsc.csv") as temporary, temporary.open("w", newline="") as handle:
-            table = csv.writer(handle, lineterminator="\n")
-            table.writerow(["resolution_A", *(f"fsc_{n}" for n in names)])
-            for shell in range(1, len(maps.fsc.masked)):
-                curve = [f"{float(getattr(maps.fsc, n)[shell]):.6f}" for n in names]
-                table.writerow([f"{maps.size_angstrom / shell:.4f}", *curve])
 
     def _write_particles(self, result: Result) -> None:
         """The input table with poses, half-sets, confidence and log-likelihood."""

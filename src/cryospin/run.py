@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from cryospin.errors import InputError
+from cryospin.formats.fsc_table import FscTable, read_fsc
 from cryospin.formats.star import StarSource, read_star
 from cryospin.formats.volume import read_map
 from cryospin.geometry.rotations import to_relion_angles
@@ -20,7 +21,6 @@ from cryospin.geometry.symmetry import point_group
 from cryospin.maps.fsc import GOLD_STANDARD, resolution
 from cryospin.results import RunFolder
 from cryospin.settings import imposed_group
-from cryospin.volume.halves import CURVE_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,8 +122,7 @@ class Run:
     @property
     def resolution(self) -> float:
         """Å at which the corrected FSC falls below 0.143; that of the last shell where it never does."""
-        curve = torch.tensor([1.0, *self.fsc["fsc_corrected"]])
-        return resolution(curve, GOLD_STANDARD, float(self.fsc["resolution_A"][0]))
+        return resolution(self._fsc.from_zero(), GOLD_STANDARD, self._fsc.side_A)
 
     @property
     def found_structure(self) -> bool | None:
@@ -140,8 +139,7 @@ class Run:
         """FSC curves over frequency; written to a PNG too where a path is given."""
         from cryospin.report.figures import plot_fsc
 
-        curves = {label: list(self.fsc[name]) for name, label in CURVE_NAMES.items()}
-        return plot_fsc(list(self.fsc["resolution_A"]), curves, path, resolution_A=self.resolution)
+        return plot_fsc(self._fsc.shells_A, self._fsc.curves, path, resolution_A=self.resolution)
 
     def plot_orientations(self, path: str | Path | None = None) -> Figure:
         """How densely the views are spread over the sphere."""
@@ -156,11 +154,23 @@ class Run:
 
         return plot_slices(torch.from_numpy(self.map.density), self.map.pixel_size, path)
 
+    def plot_local_resolution(self, path: str | Path | None = None) -> Figure:
+        """Central slices of the map, coloured by the local resolution, and how much of the particle has which."""
+        from cryospin.report.local import plot_local_resolution
+
+        maps = (self.map, self._map("local_resolution.mrc"), self.mask)
+        density, local, mask = (torch.from_numpy(m.density) for m in maps)
+        return plot_local_resolution(density, local, mask, self.map.pixel_size, path)
+
     def plot_progress(self, path: str | Path | None = None) -> Figure:
         """Pose change, frequency limit and resolution over time."""
         from cryospin.report.progress import plot_progress
 
         return plot_progress(self._records, path)
+
+    @cached_property
+    def _fsc(self) -> FscTable:
+        return read_fsc(self.path / "fsc.csv")
 
     @cached_property
     def _records(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from matplotlib.image import imread
 from cryospin.geometry.rotations import random_rotations
 from cryospin.geometry.symmetry import in_asymmetric_unit, point_group
 from cryospin.report.figures import plot_fsc, plot_orientations, plot_slices
+from cryospin.report.local import plot_local_resolution
 from cryospin.report.progress import plot_heads, plot_progress
 
 
@@ -48,6 +49,29 @@ def test_map_views_and_curves(tmp_path, generator):
     plot_fsc([40.0, 20.0, 10.0], {"masked": [1.0, 0.6, 0.1]}, tmp_path / "fsc.png", resolution_A=12.0)
     for name in ("views", "slices", "fsc"):
         assert drawn(tmp_path / f"{name}.png")
+
+
+def test_local_resolution_is_drawn_in_colour_where_the_mask_is(tmp_path, generator):
+    local = torch.full((16, 16, 16), 9.0)
+    local[..., 8:] = 5.0
+    mask = torch.zeros(16, 16, 16)
+    mask[4:12, 4:12, 4:12] = 1
+    figure = plot_local_resolution(torch.rand(16, 16, 16, generator=generator), local, mask, 4.0, tmp_path / "local.png")
+    assert drawn(tmp_path / "local.png")
+    z, histogram = figure.axes[0].images[0].get_array(), figure.axes[3]
+    green, blue = (z[5:11, 5:11, c] for c in (1, 2))
+    assert bool((green[:, 3:] > blue[:, 3:]).all())  # fine is yellow
+    assert bool((blue[:, :3] > green[:, :3]).all())  # coarse is purple
+    assert bool((z[:3, ..., 0] == z[:3, ..., 2]).all())  # what is outside is grey
+    heights = [bar.get_height() for bar in histogram.patches]
+    assert [heights[0], heights[-1]] == pytest.approx([50.0, 50.0])
+
+
+def test_local_resolution_without_any_mask_or_contrast_is_drawn_all_the_same(tmp_path):
+    plot_local_resolution(
+        torch.zeros(8, 8, 8), torch.full((8, 8, 8), 9.0), torch.zeros(8, 8, 8), 0.0, tmp_path / "local.png"
+    )
+    assert drawn(tmp_path / "local.png")
 
 
 def view_map(figure):

@@ -21,7 +21,7 @@ from cryospin.report.map3d import LARGEST_BOX, surfaces
 from cryospin.report.numbers import Numbers, remarks
 from cryospin.report.page import as_html, rewrite_page, write_report
 
-FIGURES = {"fsc", "orientations", "slices", "progress", "heads", "head_maps", "modes"} | {
+FIGURES = {"fsc", "local_resolution", "orientations", "slices", "progress", "heads", "head_maps", "modes"} | {
     "confidence",
     "defocus",
     "shifts",
@@ -168,12 +168,20 @@ def test_evidence_of_other_particles_is_not_shown(written, tmp_path):
     assert "junk" not in page_of(run).ids()
 
 
+def test_a_run_of_before_there_was_a_local_resolution_has_a_page(written, tmp_path):
+    run = written.copy(tmp_path / "run")
+    (run / "local_resolution.mrc").unlink()
+    write_report(run)
+    assert figures_of(run) == FIGURES - {"local_resolution"}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
         ("metrics.jsonl", "{}\nnonsense\n", "line 2 is not JSON"),
         ("config.toml", "= =", "is not TOML"),
         ("fsc.csv", "a,b\n1,2\n", "lacks the columns"),
+        ("fsc.csv", "resolution_A,fsc_unmasked\n", "holds no shell"),
         ("report/about.json", "[1", "is not JSON"),
         ("symmetry.json", '{"symmetry": "C4", "candidates": [{"name": "C4"}]}', "cannot be read"),
     ],

@@ -14,6 +14,7 @@ from cryospin.engine.final import FinalMaps
 from cryospin.errors import InputError
 from cryospin.evaluation.ceiling import maps_from_poses
 from cryospin.evaluation.pose_error import PoseErrors, pose_errors
+from cryospin.formats.fsc_table import read_fsc
 from cryospin.formats.read import read_poses
 from cryospin.formats.table import GivenPoses
 from cryospin.formats.volume import read_map
@@ -70,7 +71,8 @@ def evaluate(
         "at_most": {"resolution_A": [], "true_poses_A": []},
     }
     if run is not None and (run / "fsc.csv").is_file():
-        _note(figures, "resolution_A", "half_map_0_143", *_half_maps(run))
+        table = read_fsc(run / "fsc.csv")
+        _note(figures, "resolution_A", "half_map_0_143", table.from_zero(), table.side_A)
     truth = _true_map(truth_map, density, pixel_size) if truth_map else None
     if truth is not None:
         _compare_maps(figures, density, truth, pixel_size)
@@ -198,13 +200,6 @@ def _of_run(run: Path, true: GivenPoses, own: GivenPoses) -> GivenPoses:
     selection = Selection(config.get("first"), Path(index) if index else None)
     rows = selection.rows(len(true.rotation), run / "particles.star")
     return true if rows is None else true.take(rows)
-
-
-def _half_maps(run: Path) -> tuple[Tensor, float]:
-    """FSC of the run's half maps, corrected for the mask, and the side of their box in Å."""
-    lines = [line.split(",") for line in (run / "fsc.csv").read_text().splitlines()]
-    column = lines[0].index("fsc_corrected")
-    return torch.tensor([1.0] + [float(line[column]) for line in lines[1:]]), float(lines[1][0])
 
 
 def _note_ceiling(figures: dict[str, Any], best: FinalMaps, truth: Tensor | None) -> None:

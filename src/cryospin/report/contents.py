@@ -10,20 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 from torch import Tensor
 
 from cryospin.errors import InputError
+from cryospin.formats.fsc_table import FscTable, read_fsc
 from cryospin.formats.star import StarSource, read_star
 from cryospin.formats.tensors import read_tensors
 from cryospin.formats.volume import read_map
 from cryospin.geometry.symmetry import point_group
-from cryospin.maps.fsc import GOLD_STANDARD, never_falls, resolution
 from cryospin.report.evidence import read_evidence
 from cryospin.report.point_groups import SymmetryFound, read_symmetry
 from cryospin.settings import imposed_group
-from cryospin.volume.halves import CURVE_NAMES
 
 ABOUT = Path("report") / "about.json"
 """Versions and devices a run used, and when it began."""
@@ -39,40 +36,18 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Resolution:
-    """FSC curves of the half maps.
-
-    shells_A: resolution of each shell, Å
-    curves: correlation of each shell, by name
-    """
-
-    shells_A: list[float]
-    curves: dict[str, list[float]]
-
-    def at(self, curve: str) -> float | None:
-        """Resolution in Å at which a curve first falls below 0.143, between shells; None where it never does."""
-        values = torch.tensor([1.0, *self.curves[curve]], dtype=torch.float64)
-        if values[1] < GOLD_STANDARD or never_falls(values, GOLD_STANDARD):
-            return None
-        return resolution(values, GOLD_STANDARD, self.shells_A[0])
-
-    @property
-    def best_curve(self) -> str:
-        """The one that counts: the corrected one where there is one."""
-        return next(iter(self.curves))
-
-
-@dataclass(frozen=True)
 class Maps:
-    """Maps of a run, `(d, d, d)` each; the halves and the mask are None while the run goes on.
+    """Maps of a run, `(d, d, d)` each; the halves, the mask and the local resolution are None while the run goes on.
 
     voxel: Å
+    local_A: resolution at each voxel; None as well for runs of a version that did not write it
     """
 
     density: Tensor
     voxel: float
     halves: tuple[Tensor, Tensor] | None = None
     mask: Tensor | None = None
+    local_A: Tensor | None = None
 
     @property
     def size_A(self) -> float:
@@ -117,7 +92,7 @@ class Contents:
     about: dict[str, Any] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
-    resolution: Resolution | None = None
+    fsc: FscTable | None = None
     maps: Maps | None = None
     particles: Particles | None = None
     rotation: Tensor | None = None
@@ -189,8 +164,10 @@ def read_run(folder: Path) -> Contents:
     if all((folder / name).is_file() for name in _RESULTS):
         density, voxel = read_map(folder / "map.mrc")
         halves = read_map(folder / "half1.mrc")[0], read_map(folder / "half2.mrc")[0]
-        found.maps = Maps(density, voxel, halves, read_map(folder / "mask.mrc")[0])
-        found.resolution = _read_fsc(folder / "fsc.csv")
+        local = folder / "local_resolution.mrc"
+        local_A = read_map(local)[0] if local.is_file() else None
+        found.maps = Maps(density, voxel, halves, read_map(folder / "mask.mrc")[0], local_A)
+        found.fsc = read_fsc(folder / "fsc.csv")
         found.particles = _read_particles(folder / "particles.star")
         found.rotation = found.particles.rotation
         found.evidence = _of_all(read_evidence(folder), len(found.particles))
@@ -231,20 +208,6 @@ def _read_about(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(f"is not JSON ({error})", where=path, remedy="Remove it; the report then does without") from error
-
-
-def _read_fsc(path: Path) -> Resolution:
-    """The curves by the names they go by in the figure."""
-    try:
-        table = pd.read_csv(path)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"not a readable table ({error})", where=path) from error
-    names = [name for name in CURVE_NAMES if name in table]
-    if "resolution_A" not in table or not names:
-        raise InputError("lacks the columns of an FSC table", where=path, remedy="Expected resolution_A and fsc_unmasked")
-    # Frequency 0 has no resolution, and nothing to show.
-    table = table[np.isfinite(table["resolution_A"]) & (table["resolution_A"] > 0)]
-    return Resolution(list(table["resolution_A"]), {CURVE_NAMES[name]: list(table[name]) for name in names})
 
 
 def _read_particles(path: Path) -> Particles:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from cryospin.engine.likeness import DOUBTFUL
 from cryospin.geometry.rotations import distance_deg
-from cryospin.report.contents import Contents
+from cryospin.report.contents import Contents, Maps
 from cryospin.report.figures import plot_fsc, plot_orientations, plot_slices
 from cryospin.report.histograms import plot_confidence, plot_defocus, plot_shifts, plot_shortfall
+from cryospin.report.local import plot_local_resolution
 from cryospin.report.numbers import Numbers
 from cryospin.report.progress import plot_heads, plot_progress
 from cryospin.report.spheres import plot_head_maps, plot_modes
@@ -33,7 +34,7 @@ def draw(contents: Contents, numbers: Numbers, folder: Path | None = None) -> di
         return folder / f"{name}.png" if folder else None
 
     found = {}
-    if curves := contents.resolution:
+    if curves := contents.fsc:
         figure = plot_fsc(curves.shells_A, curves.curves, at("fsc"), resolution_A=numbers.resolution_A)
         found["fsc"] = as_data_uri(figure)
     if contents.rotation is not None and len(contents.rotation):
@@ -42,11 +43,20 @@ def draw(contents: Contents, numbers: Numbers, folder: Path | None = None) -> di
         found["orientations"] = _png(figure, at("orientations"))
     if contents.maps:
         found["slices"] = _png(plot_slices(contents.maps.density, contents.maps.voxel, at("slices")), at("slices"))
+        found |= _local_resolution(contents.maps)
     if contents.records:
         found["progress"] = as_data_uri(plot_progress(contents.records, at("progress")))
     if any(r.get("winners") for r in contents.records):
         found["heads"] = as_data_uri(plot_heads(contents.records, at("heads")))
     return found | _of_particles(contents)
+
+
+def _local_resolution(maps: Maps) -> dict[str, str]:
+    """The figure of the local resolution, where a run has it."""
+    if maps.local_A is None or maps.mask is None:
+        return {}
+    figure = plot_local_resolution(maps.density, maps.local_A, maps.mask, maps.voxel)
+    return {"local_resolution": as_data_uri(figure, "png")}
 
 
 def _png(figure: Figure, path: Path | None) -> str:

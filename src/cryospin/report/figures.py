@@ -161,7 +161,7 @@ def plot_slices(density: Tensor, pixel_size: float, path: str | Path | None = No
         _grey(panels[1, axis], values.sum(axis), f"projection along {name}")
     if pixel_size > 0:
         for panel in panels[:, 0]:
-            _scale_bar(panel, values.shape[0], pixel_size)
+            scale_bar(panel, values.shape[0], pixel_size)
     return save(figure, path)
 
 
@@ -173,11 +173,11 @@ def _grey(axes: Any, image: np.ndarray, title: str) -> None:
     axes.set_axis_off()
 
 
-def _scale_bar(axes: Any, box: int, pixel_size: float) -> None:
+def scale_bar(axes: Any, box: int, pixel_size: float, colour: str = "white") -> None:
     """A bar of a round length, about a quarter of the box, in the corner."""
     quarter = box * pixel_size / 4
     power = 10 ** math.floor(math.log10(quarter))
     length = power * max(m for m in (1, 2, 5) if m * power <= quarter)
     start, height = 0.06 * box, 0.06 * box
-    axes.plot([start, start + length / pixel_size], [height, height], color="white", linewidth=3, solid_capstyle="butt")
-    axes.text(start, height + 0.025 * box, f"{length:g} Å", color="white", fontsize=8, va="bottom")
+    axes.plot([start, start + length / pixel_size], [height, height], color=colour, linewidth=3, solid_capstyle="butt")
+    axes.text(start, height + 0.025 * box, f"{length:g} Å", color=colour, fontsize=8, va="bottom")

@@ -38,8 +38,8 @@ class Numbers:
     @classmethod
     def of(cls, contents: Contents) -> Numbers:
         """Measure a run."""
-        curves, particles = contents.resolution, contents.particles
-        resolution = curves.at(curves.best_curve) if curves else None
+        curves, particles = contents.fsc, contents.particles
+        resolution = curves.at() if curves else None
         sampling = None
         if contents.rotation is not None and len(contents.rotation):
             size = contents.maps.size_A if contents.maps else 0.0
@@ -83,7 +83,7 @@ def _uneven(sampling: Sampling) -> str:
 
 def _fsc_remarks(contents: Contents, numbers: Numbers) -> list[str]:
     """What the FSC curves give away."""
-    curves = contents.resolution
+    curves = contents.fsc
     if curves is None:
         return []
     if numbers.resolution_A is None:

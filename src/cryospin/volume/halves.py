@@ -61,15 +61,6 @@ def masked_fsc(maps: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
     return fourier_shell_correlation(maps[0] * mask, maps[1] * mask)
 
 
-CURVE_NAMES = {
-    "fsc_corrected": "corrected",
-    "fsc_masked": "masked",
-    "fsc_unmasked": "unmasked",
-    "fsc_randomised": "masked, phases randomised",
-}
-"""Columns of `fsc.csv` by what figures call them."""
-
-
 @dataclass(frozen=True)
 class FscCurves:
     """Correlation of two half maps, float64 `(d // 2,)` each.

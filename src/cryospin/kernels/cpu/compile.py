@@ -14,9 +14,8 @@ FAST = {"reassoc", "nsz", "arcp", "contract", "afn"}
 """Licence to reorder sums and fuse products; infinities and NaN keep their meaning."""
 
 
-
 def _has_room_to_keep() -> bool:
-    """Whether compiled code can be kept for the next process: beside this file or in the user's cache, if one is writable."""
+    """Whether compiled code can be kept for the next process: this folder or the user's cache can be written."""
     try:
         njit(cache=True)(_has_room_to_keep)
     except RuntimeError:
