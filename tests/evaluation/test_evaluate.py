@@ -113,7 +113,20 @@ def test_the_truth_of_other_particles_is_refused(finished, simulated):
         evaluate(run, truth_poses=simulated / "truth.star", ceiling=False)
 
 
+def test_images_that_are_gone_are_named_with_the_way_to_do_without(imaged, finished, tmp_path):
+    run = finished()
+    (tmp_path / "alone").mkdir()
+    shutil.copy(imaged / "truth.star", tmp_path / "alone")
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace(str(imaged / "truth.star"), str(tmp_path / "alone" / "truth.star")))
+    with pytest.raises(InputError, match=r"particles\.mrcs.*--datadir, or do without.*--no-ceiling"):
+        evaluate(run, truth_poses=imaged / "truth.star")
+    assert evaluate(run, truth_poses=imaged / "truth.star", ceiling=False)["rotation_error_deg"]["mean"] < 0.01
+
+
 def test_poses_without_a_run_are_refused(imaged):
+    with pytest.raises(InputError, match=r"nothing to compare the map with\. Give --truth-map"):
+        evaluate(imaged / "truth.mrc")
     with pytest.raises(InputError, match=r"a map alone has no poses\. Give the run's folder, or drop --truth-poses"):
         evaluate(imaged / "truth.mrc", truth_poses=imaged / "truth.star")
 

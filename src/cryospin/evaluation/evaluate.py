@@ -60,6 +60,10 @@ def evaluate(
     run = result if result.is_dir() else None
     if run is not None and not (run / "map.mrc").is_file():
         raise InputError("holds no map.mrc", where=run, remedy="Give the --out folder of a finished run")
+    if run is None and truth_poses is not None:
+        raise InputError("a map alone has no poses", where=result, remedy="Give the run's folder, or drop --truth-poses")
+    if run is None and truth_map is None:
+        raise InputError("there is nothing to compare the map with", where=result, remedy="Give --truth-map")
     density, pixel_size = read_map(run / "map.mrc" if run else result)
     figures: dict[str, Any] = {
         "rotation_error_deg": None,
@@ -77,13 +81,12 @@ def evaluate(
     if truth is not None:
         _compare_maps(figures, density, truth, pixel_size)
     if truth_poses is not None:
-        if run is None:
-            raise InputError("a map alone has no poses", where=result, remedy="Give the run's folder, or drop --truth-poses")
+        assert run is not None, "a map alone was refused"
         own = read_poses(run / "particles.star")
         true = _of_run(run, read_poses(truth_poses), own)
         frame = _compare_poses(figures, own, true, _Axes.of(run, symmetry, truth), truth_poses)
         if ceiling:
-            _note_ceiling(figures, maps_from_poses(run, true, datadir, frame), truth)
+            _note_ceiling(figures, _best_maps(run, true, datadir, frame), truth)
     return figures
 
 
@@ -200,6 +203,17 @@ def _of_run(run: Path, true: GivenPoses, own: GivenPoses) -> GivenPoses:
     selection = Selection(config.get("first"), Path(index) if index else None)
     rows = selection.rows(len(true.rotation), run / "particles.star")
     return true if rows is None else true.take(rows)
+
+
+def _best_maps(run: Path, true: GivenPoses, datadir: Path | None, frame: Tensor) -> FinalMaps:
+    """Maps from the true poses; raises `InputError` that says how to do without where the run's images are gone."""
+    try:
+        return maps_from_poses(run, true, datadir, frame)
+    except InputError as error:
+        without = "or do without a map from the true poses: --no-ceiling"
+        raise InputError(
+            error.problem, where=error.where, remedy=f"{error.remedy}, {without}" if error.remedy else without.capitalize()
+        ) from error
 
 
 def _note_ceiling(figures: dict[str, Any], best: FinalMaps, truth: Tensor | None) -> None:
