@@ -19,3 +19,9 @@ class InputError(Exception):
         self.problem, self.where, self.remedy = problem, where, remedy
         text = f"{where}: {problem}" if where is not None else problem
         super().__init__(f"{text}. {remedy}" if remedy else text)
+
+
+def require(fine: bool, problem: str, remedy: str) -> None:
+    """Raise `InputError` unless all is fine."""
+    if not fine:
+        raise InputError(problem, remedy=remedy)

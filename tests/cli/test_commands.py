@@ -159,6 +159,11 @@ def test_evaluate_refuses_a_folder_that_is_no_run(tmp_path):
     complaint(call("evaluate", tmp_path), str(tmp_path), "map.mrc")
 
 
+def test_evaluate_refuses_to_write_where_it_cannot_before_it_measures(tmp_path):
+    complaint(call("evaluate", tmp_path / "none", "--json", tmp_path), str(tmp_path), "is a folder")
+    complaint(call("evaluate", tmp_path / "none", "--json", tmp_path / "x" / "y"), str(tmp_path / "x"), "no such folder")
+
+
 def test_evaluate_of_a_map_with_itself_is_perfect(particles, tmp_path):
     truth = particles.parent / "truth.mrc"
     out = tmp_path / "figures.json"

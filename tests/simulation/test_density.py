@@ -70,6 +70,22 @@ def test_maps_are_resampled_to_the_voxel_size_asked_for(blobs, tmp_path):
     torch.testing.assert_close(density, want, rtol=0, atol=0.03 * float(want.max()))
 
 
+def test_a_map_that_would_be_cut_is_refused(blobs, tmp_path):
+    path = tmp_path / "m.mrc"
+    write_map(path, blobs.density(48), 4.0)
+    assert density_from_map(path, 40, 4.0).shape == (40, 40, 40)
+    with pytest.raises(
+        InputError, match=r"m\.mrc: \d+ % of the map's density does not fit a box of 16 x 4 Å\. Give a larger --box or"
+    ):
+        density_from_map(path, 16, 4.0)
+
+
+@pytest.mark.parametrize(("box", "pixel", "says"), [(15, 4.0, "--box 15 is too small"), (24, 0.0, "--pixel-size 0 is not")])
+def test_boxes_and_pixels_that_cannot_be_are_refused(box, pixel, says):
+    with pytest.raises(InputError, match=says):
+        density_from_source("phantom", box, pixel)
+
+
 @pytest.mark.parametrize(("box", "voxel", "pixel"), [(33, 4.0, 4.0), (31, 3.1, 4.0), (40, 3.0, 4.3), (37, 2.9, 5.0)])
 def test_distances_in_angstrom_are_kept_for_any_pair_of_voxel_sizes(tmp_path, box, voxel, pixel):
     source = torch.zeros(box, box, box)

@@ -152,9 +152,25 @@ def test_the_number_of_chunks_does_not_matter(density, tmp_path, monkeypatch):
 
 
 def test_no_images_are_refused(density, tmp_path):
-    with pytest.raises(InputError, match=r"no images asked for\. Give --n a positive number"):
+    with pytest.raises(InputError, match=r"--n 0 is no number of images\. Give for instance 3000"):
         simulate(density, PIXEL, 0, tmp_path / "none", ImagingConditions())
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("conditions", "says"),
+    [
+        ({"snr": 0.0}, "--snr 0 is not positive"),
+        ({"snr": float("nan")}, "--snr nan is not positive"),
+        ({"shift_sd": -1.0}, "--shift-sd -1 is negative"),
+        ({"junk": 1.5}, r"--junk 1\.5 is not a fraction"),
+        ({"defocus": (2e4, 1e4)}, "--defocus 20000 10000 is not a range"),
+        ({"astigmatism": 2e4}, "--astigmatism 20000 does not lie between 0 and the least defocus, 10000"),
+    ],
+)
+def test_conditions_that_nothing_can_be_imaged_with_are_refused(conditions, says):
+    with pytest.raises(InputError, match=says):
+        ImagingConditions(**conditions)
 
 
 def test_a_phase_plate_is_in_the_table_and_in_the_ctf(density, tmp_path):

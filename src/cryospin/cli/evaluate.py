@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cryospin.cli.progress import say
+from cryospin.errors import InputError
 
 
 def evaluate(
@@ -43,6 +45,8 @@ def evaluate(
     from cryospin.evaluation.evaluate import evaluate as measure
     from cryospin.formats.whole import whole
 
+    if json_out is not None:
+        _refuse_no_place(json_out)
     torch.set_num_threads(cores_to_use(threads))
     figures = measure(
         result, truth_map=truth_map, truth_poses=truth_poses, symmetry=symmetry, ceiling=ceiling, datadir=datadir
@@ -51,6 +55,14 @@ def evaluate(
         with whole(json_out) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
     say(as_table(figures))
+
+
+def _refuse_no_place(path: Path) -> None:
+    """Raise `InputError` for a file that could not be written, before anything is computed."""
+    if path.is_dir():
+        raise InputError("is a folder", where=path, remedy="Give --json the name of a file")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError("there is no such folder, or it cannot be written", where=path.parent, remedy="Give another --json")
 
 
 def as_table(figures: dict) -> str:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cryospin.cli.progress import say, steps
-from cryospin.errors import InputError
-
-if TYPE_CHECKING:
-    from cryospin.simulation import ImagingConditions
 
 _PARTICLE, _MICROSCOPE, _NOISE = "Particles", "Microscope", "Noise"
-_SMALLEST_BOX = 16
 
 
 class Noise(StrEnum):
@@ -90,56 +85,16 @@ def simulate(
 
     Writes particles.star and particles.mrcs to reconstruct from, and truth.star and truth.mrc to compare with.
     """
-    conditions = _conditions(snr, shift_sd, defocus, astigmatism, noise, junk)
-    _check_images(n, box, pixel_size)
-
-    from cryospin.simulation import density_from_source
+    from cryospin.simulation import ImagingConditions, density_from_source
     from cryospin.simulation import simulate as make_images
 
+    conditions = ImagingConditions(
+        snr=snr, shift_sd=shift_sd, defocus=defocus, astigmatism=astigmatism, coloured=noise is Noise.coloured, junk=junk
+    )
     density = density_from_source(source, box, pixel_size, seed)
     with steps("Simulating images", n) as advance:
         make_images(density, pixel_size, n, out, conditions, seed, advance)
     say(_summary(out, n, box, pixel_size))
-
-
-def _conditions(
-    snr: float, shift_sd: float, defocus: tuple[float, float], astigmatism: float, noise: Noise, junk: float
-) -> ImagingConditions:
-    """The imaging conditions asked for; raises `InputError` for values that nothing can be imaged with."""
-    _require(snr > 0, f"--snr {snr:g} is not positive", "Give for instance 0.1")
-    _require(shift_sd >= 0, f"--shift-sd {shift_sd:g} is negative", "Give 0 for centred particles")
-    _require(0 <= junk <= 1, f"--junk {junk:g} is not a fraction", "Give a number from 0 to 1")
-    _require(
-        0 < defocus[0] <= defocus[1],
-        f"--defocus {defocus[0]:g} {defocus[1]:g} is not a range of underfocus in Å",
-        "Give the least first, for instance 10000 25000",
-    )
-    _require(
-        0 <= astigmatism < defocus[0],
-        f"--astigmatism {astigmatism:g} does not lie between 0 and the least defocus, {defocus[0]:g} Å",
-        "Give for instance 500",
-    )
-    from cryospin.simulation import ImagingConditions
-
-    return ImagingConditions(
-        snr=snr, shift_sd=shift_sd, defocus=defocus, astigmatism=astigmatism, coloured=noise is Noise.coloured, junk=junk
-    )
-
-
-def _check_images(n: int, box: int, pixel_size: float) -> None:
-    """Raise `InputError` for images that cannot be made."""
-    _require(n > 0, f"--n {n} is no number of images", "Give for instance 3000")
-    _require(
-        box >= _SMALLEST_BOX and box % 2 == 0,
-        f"--box {box} is too small or odd",
-        f"Give an even number, {_SMALLEST_BOX} or more",
-    )
-    _require(pixel_size > 0, f"--pixel-size {pixel_size:g} is not positive", "Give Å per pixel")
-
-
-def _require(fine: bool, problem: str, remedy: str) -> None:
-    if not fine:
-        raise InputError(problem, remedy=remedy)
 
 
 def _summary(out: Path, n: int, box: int, pixel_size: float) -> str:

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from cryospin.errors import InputError
+from cryospin.errors import InputError, require
 from cryospin.formats.volume import read_map
 from cryospin.fourier import resample_map
 from cryospin.settings import check_seed
@@ -19,15 +19,25 @@ from cryospin.simulation.phantom import phantom
 _ATOMS = (".pdb", ".ent", ".cif", ".mmcif")
 _MAPS = (".mrc", ".map", ".ccp4")
 _OVERSAMPLING = 2
+_SMALLEST_BOX = 16
+_SOLID, _MAY_BE_CUT = 0.2, 0.01
+"""Density that is particle and no solvent, of the highest; share of such voxels that may lie outside of the box."""
 
 
 def density_from_source(source: str, box: int, pixel_size: float, seed: int = 0) -> Tensor:
     """The density a source names, float32 `(box, box, box)` with voxels of `pixel_size` Å and unit variance.
 
     source: `phantom`, an atomic model (PDB, mmCIF) or a map (MRC)
-    raises: `InputError` for a source that cannot be read or holds nothing, and for a seed that is no number from 0 up
+    raises: `InputError` for a source that cannot be read, holds nothing or does not fit, and for a box, a pixel size or a
+        seed that cannot be
     """
     check_seed(seed)
+    require(
+        box >= _SMALLEST_BOX and box % 2 == 0,
+        f"--box {box} is too small or odd",
+        f"Give an even number, {_SMALLEST_BOX} or more",
+    )
+    require(pixel_size > 0, f"--pixel-size {pixel_size:g} is not positive", "Give Å per pixel")
     if source == "phantom":
         density = phantom(box, pixel_size, seed)
     elif Path(source).suffix.lower() in _ATOMS:
@@ -75,13 +85,24 @@ def density_from_map(path: Path, box: int, pixel_size: float) -> Tensor:
     """A map resampled to the voxel size asked for and padded or cut to the box.
 
     A header without a voxel size is taken to mean `pixel_size`.
+
+    raises: `InputError` where the box would cut off some of the particle
     """
     density, voxel = read_map(path)
     voxel = voxel or pixel_size
     padded = _even_multiple(density.shape[0] + density.shape[0] % 2, voxel / pixel_size)
     density = _fit(density - density[0].median(), padded)
     resampled = max(2, round(padded * voxel / pixel_size / 2) * 2)
-    return _fit(resample_map(density, resampled), box)
+    sampled = resample_map(density, resampled)
+    solid = sampled > _SOLID * sampled.max()
+    cut = float(solid.sum() - _fit(solid, box).sum()) / max(1, int(solid.sum()))
+    if cut > _MAY_BE_CUT:
+        raise InputError(
+            f"{100 * cut:.0f} % of the map's density does not fit a box of {box} x {pixel_size:g} Å",
+            where=path,
+            remedy="Give a larger --box or --pixel-size",
+        )
+    return _fit(sampled, box)
 
 
 def _even_multiple(size: int, ratio: float) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cryospin.errors import InputError
+from cryospin.errors import require
 from cryospin.formats.new_star import VERSION, optics_columns
 from cryospin.formats.stack import create_stack
 from cryospin.formats.star import ANGLES, ORIGINS
@@ -40,6 +40,7 @@ class ImagingConditions:
     phase_shift: of a phase plate, degrees
     beam_tilt: x and y, mrad
     magnification: matrix, row by row: an image frequency `m` stands for `M m` of the particle
+    raises: `InputError` for what nothing can be imaged with, in the words of the command line
     """
 
     snr: float = 0.1
@@ -55,6 +56,23 @@ class ImagingConditions:
     beam_tilt: tuple[float, float] = (0.0, 0.0)
     magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
 
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be imaged with."""
+        require(self.snr > 0, f"--snr {self.snr:g} is not positive", "Give for instance 0.1")
+        require(self.shift_sd >= 0, f"--shift-sd {self.shift_sd:g} is negative", "Give 0 for centred particles")
+        require(0 <= self.junk <= 1, f"--junk {self.junk:g} is not a fraction", "Give a number from 0 to 1")
+        least, most = self.defocus
+        require(
+            0 <= least <= most,
+            f"--defocus {least:g} {most:g} is not a range of underfocus in Å",
+            "Give the least first, for instance 10000 25000",
+        )
+        require(
+            0 <= self.astigmatism <= least,
+            f"--astigmatism {self.astigmatism:g} does not lie between 0 and the least defocus, {least:g} Å",
+            "Give for instance 500",
+        )
+
 
 def simulate(
     density: Tensor,
@@ -68,10 +86,9 @@ def simulate(
     """Write `particles.star`, `particles.mrcs`, `truth.star` and `truth.mrc` to a folder.
 
     density: `(D, D, D)`; pixel_size: Å; progress: called with the number of images done since the last call
-    raises: `InputError` where the folder holds such files already
+    raises: `InputError` for no images, and where the folder holds such files already
     """
-    if count < 1:
-        raise InputError("no images asked for", remedy="Give --n a positive number")
+    require(count > 0, f"--n {count} is no number of images", "Give for instance 3000")
     refuse_to_replace(out, (*_TABLES, _STACK, _TRUTH))
     out.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
