@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cryospin.engine.assign import Assigner, Trial
 from cryospin.engine.half_sets import random_halves
-from cryospin.engine.likeness import likeness
+from cryospin.engine.likeness import DOUBTFUL, likeness
 from cryospin.environment import cores_to_use
 from cryospin.errors import InputError
 from cryospin.findings import Findings
@@ -25,6 +25,7 @@ from cryospin.geometry.symmetry import in_asymmetric_unit
 from cryospin.model import Model
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
+from cryospin.posed_tables import TABLES, write_tables
 from cryospin.run import ParticlePoses
 from cryospin.selection import Selection
 from cryospin.settings import PROPOSALS
@@ -36,10 +37,6 @@ _CHUNK = 20_000
 """Particles that are in memory at once."""
 
 _SAME_SIZE = 0.005
-_UNLIKE = 3.0
-"""Standard deviations by which a contrast falls short that hardly any image of the same particle has."""
-
-_WRITTEN = ("particles.star", "particles.cs")
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,9 @@ class Assignment:
         return len(self.poses)
 
     @property
-    def unlike(self) -> int:
+    def doubtful(self) -> int:
         """How many images hardly resemble the map."""
-        return int((self.shortfall > _UNLIKE).sum())
+        return int((self.shortfall >= DOUBTFUL).sum())
 
     def plot_orientations(self, path: str | Path | None = None) -> Figure:
         """How densely the views are spread over the sphere; written to a PNG too where a path is given."""
@@ -106,7 +103,7 @@ def assign(
     selection: Selection | None = None,
     reading: Callable[[int], Callable[[int], None]] = lambda total: lambda n: None,
 ) -> Assignment:
-    """Find poses in a finished run's map and write the particle table with them to a folder.
+    """Find poses in a finished run's map and write the particle tables with them to a folder, as a run does.
 
     proposals: `heads`, `grid`, or `both`: the heads where some images show that they serve, with the grid where they
         leave doubt, and the grid for all if they do not, or the run has none
@@ -116,7 +113,7 @@ def assign(
     raises: `InputError` where heads are asked for and the run has none, or the particles are not imaged alike
     """
     out = Path(out)
-    refuse_to_replace(out, _WRITTEN)
+    refuse_to_replace(out, TABLES)
     if threads is not None:
         torch.set_num_threads(cores_to_use(threads))
     model = Model.of_run(Path(run))
@@ -147,7 +144,7 @@ def _made(out: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for name in _WRITTEN:
+        for name in TABLES:
             (out / name).unlink(missing_ok=True)
         if new:
             with suppress(OSError):
@@ -226,7 +223,7 @@ def _joined(
 
 
 def _write(new: ParticleSet, found: Assignment, out: Path) -> None:
-    """The particle table with poses, as a run writes it."""
+    """The particle tables with poses, as a run writes them."""
     poses = AssignedPoses(
         rotation=torch.from_numpy(found.poses.rotation),
         shift=torch.from_numpy(found.poses.shift_A),
@@ -234,4 +231,4 @@ def _write(new: ParticleSet, found: Assignment, out: Path) -> None:
         confidence=found.poses.confidence,
         log_likelihood=found.log_likelihood,
     )
-    new.table.source.write(out, new.table, poses)
+    write_tables(out, new.table, poses, found.shortfall)

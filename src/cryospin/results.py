@@ -20,7 +20,7 @@ from cryospin.engine.candidates import HeadProposer
 from cryospin.engine.final import FinalMaps, final_maps
 from cryospin.engine.half_sets import HalfSets
 from cryospin.engine.held_out import BesideNothing, beside_nothing, shares_in
-from cryospin.engine.likeness import CONTRAST_SHELL, DOUBTFUL
+from cryospin.engine.likeness import CONTRAST_SHELL
 from cryospin.engine.problem import Problem
 from cryospin.engine.record import EpochRecord
 from cryospin.engine.refine import Refinement
@@ -38,6 +38,7 @@ from cryospin.maps.point_groups import Candidates
 from cryospin.noise import in_the_mean
 from cryospin.packing import Packed
 from cryospin.particles import ParticleSet
+from cryospin.posed_tables import TABLES, write_tables
 from cryospin.poses.gauss_newton import fits_of
 from cryospin.poses.modes import Modes
 from cryospin.report.evidence import gather_evidence, write_evidence
@@ -157,9 +158,7 @@ RECORDS = ("log.txt", "metrics.jsonl")
 """What grows line by line while a run goes."""
 
 _MAPS = ("map", "map_other_hand", "half1", "half2", "mask", "map_sharpened", "local_resolution")
-_GOOD = "particles_good"
-_PARTICLES = tuple(f"{stem}.{kind}" for stem in ("particles", _GOOD) for kind in ("star", "cs"))
-_TABLES = (*_PARTICLES, "good_rows.txt", "fsc.csv", "symmetry.json")
+_TABLES = (*TABLES, "fsc.csv", "symmetry.json")
 _PICTURES = ("fsc.png", "orientations.png", "slices.png", "progress.png", "heads.png")
 _PAGE = ("report.html", "report", "tensorboard")
 
@@ -297,9 +296,7 @@ class RunFolder:
         for name, density in zip(_MAPS, densities, strict=True):
             write_map(self.path / f"{name}.mrc", density, maps.pixel_size)
         write_fsc(self.path / "fsc.csv", maps.size_angstrom, vars(maps.fsc))
-        self._write_particles(result)
-        self._write_good_particles(result)
-        self._write_good_rows(result)
+        write_tables(self.path, result.particles.table, assigned(result), result.evidence["shortfall"].numpy())
         self._write_modes(result)
         if result.measured:
             write_tensors(self.checkpoints / "model.safetensors", result.measured)
@@ -308,22 +305,6 @@ class RunFolder:
         self._write_text("config.toml", tomli_w.dumps(result.config))
         write_evidence(self.path, result.evidence)
         write_report(self.path)
-
-    def _write_particles(self, result: Result) -> None:
-        """The input table with poses, half-sets, confidence and log-likelihood."""
-        table = result.particles.table
-        table.source.write(self.path, table, _assigned(result))
-
-    def _write_good_particles(self, result: Result) -> None:
-        """The same table without the particles whose images are doubtful."""
-        good = np.flatnonzero(_is_good(result))
-        table = result.particles.table.take(good)
-        table.source.write(self.path, table, _assigned(result).take(good), _GOOD)
-
-    def _write_good_rows(self, result: Result) -> None:
-        """Rows of the input table whose images are not doubtful, as `--particles-index` takes them."""
-        rows = result.particles.table.rows[_is_good(result)]
-        self._write_text("good_rows.txt", "".join(f"{row}\n" for row in rows))
 
     def _write_modes(self, result: Result) -> None:
         """Every pose that was still in the running, with its misfit."""
@@ -340,7 +321,7 @@ class RunFolder:
             temporary.write_text(text)
 
 
-def _assigned(result: Result) -> AssignedPoses:
+def assigned(result: Result) -> AssignedPoses:
     """What a table says of each particle, in the coordinates of its images."""
     best = result.poses
     return AssignedPoses(
@@ -350,8 +331,3 @@ def _assigned(result: Result) -> AssignedPoses:
         confidence=result.confidence.double().numpy(),
         log_likelihood=-best.misfit.numpy().astype(np.float64),
     )
-
-
-def _is_good(result: Result) -> np.ndarray:
-    """Which images are not doubtful, bool `(N,)`."""
-    return result.evidence["shortfall"].numpy() < DOUBTFUL

@@ -21,10 +21,10 @@ from cryospin.selection import Selection
 
 def test_heads_that_know_nothing_leave_doubt_and_say_so(run, data, tmp_path):
     found = assign(run, data / "particles.star", tmp_path / "out", proposals="heads")
-    assert found.unlike > 0.3 * COUNT
+    assert found.doubtful > 0.3 * COUNT
     true = read_poses(data / "truth.star").rotation
     wrong = (distance_deg(torch.from_numpy(found.poses.rotation), true) > 10).numpy()
-    assert found.unlike > 0.7 * wrong.sum()
+    assert found.doubtful > 0.7 * wrong.sum()
     # The confidence is the chance that a pose is right, as far as 120 images tell.
     assert found.poses.confidence[wrong].mean() < 0.1
     assert abs(found.poses.confidence.mean() - (~wrong).mean()) < 0.15

@@ -37,7 +37,7 @@ def test_images_of_lower_contrast_are_no_less_like_the_map(run, particle, tmp_pa
     found = assign(run, tmp_path / "data" / "particles.star", tmp_path / "out", proposals="grid")
     true = read_poses(tmp_path / "data" / "truth.star").rotation
     assert found.contrast == pytest.approx(0.5**0.5, rel=0.05)
-    assert found.unlike <= 0.05 * COUNT
+    assert found.doubtful <= 0.05 * COUNT
     right = distance_deg(torch.from_numpy(found.poses.rotation), true) < 10
     assert found.poses.confidence.mean() == pytest.approx(float(right.double().mean()), abs=0.05)
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from cryospin.assignment import assign
 from cryospin.cli import app
 from cryospin.engine.assign import Assigner
+from cryospin.engine.likeness import DOUBTFUL
 from cryospin.formats.star import read_poses
 from cryospin.fourier import FourierGrid, map_to_grid
 from cryospin.geometry.rotations import distance_deg
@@ -36,7 +37,7 @@ def test_poses_of_images_never_seen_are_found(run, data, tmp_path, proposals):
     assert float(error.median()) < 3
     assert float((error < 10).double().mean()) > 0.95
     assert float((written.shift - true.shift).norm(dim=1).median()) < 0.5 * PIXEL
-    assert found.unlike <= 0.05 * COUNT
+    assert found.doubtful <= 0.05 * COUNT
     torch.testing.assert_close(written.shift, torch.from_numpy(found.poses.shift_A), rtol=0, atol=1e-4)
 
 
@@ -107,6 +108,11 @@ def test_chosen_rows_come_back_with_everything_a_run_writes(run, data, tmp_path)
     assert rows["rlnMaxValueProbDistribution"].between(0, 1).all()
     assert set(rows["rlnRandomSubset"]) == {1, 2}
     assert "rlnLogLikeliContribution" in rows
+    good = np.flatnonzero(found.shortfall < DOUBTFUL)
+    assert (tmp_path / "out" / "good_rows.txt").read_text().split() == [str(row) for row in good]
+    kept = starfile.read(tmp_path / "out" / "particles_good.star", always_dict=True)["particles"]
+    assert list(kept["rlnImageName"]) == [rows["rlnImageName"][row] for row in good]
+    assert found.doubtful == 40 - len(good)
 
 
 def test_the_command_says_how_fast_it_was(run, data, tmp_path):

@@ -20,7 +20,7 @@ _AS_USUAL = 0.15
 def assign(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", show_default=False)],
     particles: Particles,
-    out: Annotated[Path, typer.Option(help="Folder for particles.star with the poses.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the tables with the poses.", show_default=False)],
     proposals: Annotated[
         str,
         typer.Option(
@@ -44,7 +44,7 @@ def assign(
 ) -> None:
     """Find poses for new particles in the map of a finished run.
 
-    Takes some milliseconds an image, and writes the same table. The map stays what it was; half-sets are drawn anew.
+    Takes some milliseconds an image, and writes the tables that a run does. The map stays what it was; half-sets are drawn anew.
     """
     from cryospin import assignment
     from cryospin.environment import cores_to_use
@@ -72,8 +72,11 @@ def assign(
         say(f"the particle's contrast in these images is {found.contrast:.2f} of that in the run's")
     rate = len(found) / max(found.seconds, 1e-9)
     say(f"{len(found):,} poses in {duration(found.seconds)} ({rate:,.0f} images a second), in {out}")
-    if found.unlike:
-        say(f"{found.unlike:,} images ({100 * found.unlike / len(found):.1f} %) hardly resemble the map: see the confidence")
+    if found.doubtful:
+        share = 100 * found.doubtful / len(found)
+        say(
+            f"{found.doubtful:,} images ({share:.1f} %) hardly resemble the map: particles_good and good_rows.txt do without"
+        )
 
 
 def _verdict(trial: Trial) -> str:
