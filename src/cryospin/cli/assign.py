@@ -44,7 +44,8 @@ def assign(
 ) -> None:
     """Find poses for new particles in the map of a finished run.
 
-    Takes some milliseconds an image, and writes the tables that a run does. The map stays what it was; half-sets are drawn anew.
+    Takes some milliseconds an image, and writes the tables that a run does. The map stays what it was; half-sets are drawn
+    anew.
     """
     from cryospin import assignment
     from cryospin.environment import cores_to_use
@@ -74,9 +75,7 @@ def assign(
     say(f"{len(found):,} poses in {duration(found.seconds)} ({rate:,.0f} images a second), in {out}")
     if found.doubtful:
         share = 100 * found.doubtful / len(found)
-        say(
-            f"{found.doubtful:,} images ({share:.1f} %) hardly resemble the map: particles_good and good_rows.txt do without"
-        )
+        say(f"{found.doubtful:,} images ({share:.1f} %) hardly resemble the map: particles_good.star does without")
 
 
 def _verdict(trial: Trial) -> str:
