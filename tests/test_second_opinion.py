@@ -24,7 +24,7 @@ from cryospin.maps.alignment import move_map
 from cryospin.maps.point_groups import suspects
 from cryospin.poses.modes import Modes
 from cryospin.preparation import prepare, true_poses
-from cryospin.second_opinion import MATES, RELEASED, SecondOpinion, _with_mates
+from cryospin.second_opinion import MATES, RELEASED, SecondOpinion, Sides, _with_mates, of_sides
 from cryospin.settings import Settings
 from cryospin.simulation import ImagingConditions, simulate
 from cryospin.stage import Work
@@ -173,6 +173,22 @@ def test_images_that_took_sides_at_random_take_the_right_ones_where_there_are_an
         assert asymmetry(sets, sides) > 0.3 > asymmetry(sets, mixed)
     else:
         assert asymmetry(sets, sides) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("before", "beyond", "verdict"),
+    [
+        (0.13, 0.07, Sides.one),  # beta-galactosidase, whose poses are a little bent
+        (0.02, -0.01, Sides.one),
+        (0.20, 0.23, Sides.all),  # HSP90
+        (0.02, 0.23, Sides.all),
+        (0.30, 0.02, Sides.first),
+        (0.30, 0.20, Sides.first),
+        (0.13, 0.09, Sides.first),
+    ],
+)
+def test_what_halves_share_that_is_not_symmetric_decides_on_mates(before, beyond, verdict):
+    assert of_sides(before, beyond) is verdict
 
 
 def test_a_map_without_symmetry_keeps_its_poses(blobs, tmp_path):

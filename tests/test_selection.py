@@ -31,6 +31,13 @@ def test_the_first_are_taken_from_the_top():
     assert Selection(first=30).rows(4, TABLE).tolist() == [0, 1, 2, 3]
 
 
+def test_a_sample_is_spread_over_what_the_others_leave(index):
+    assert Selection(sample=4).rows(10, TABLE).tolist() == [0, 3, 6, 9]
+    assert Selection(sample=30).rows(4, TABLE).tolist() == [0, 1, 2, 3]
+    assert Selection(first=5, sample=3).rows(10, TABLE).tolist() == [0, 2, 4]
+    assert Selection(index=index("9 7 5 3 1"), first=4, sample=2).rows(10, TABLE).tolist() == [1, 7]
+
+
 @pytest.mark.parametrize("text", ["7\n0\n3\n", "7 0 3", "  7\r\n0\r\n\r\n3", "0 3 7 7 3", "7.0\n0e0\n3"])
 def test_listed_rows_come_in_the_table_s_order_and_once(index, text):
     assert Selection(index=index(text)).rows(8, TABLE).tolist() == [0, 3, 7]
@@ -72,7 +79,8 @@ def test_a_list_that_is_missing_is_refused(tmp_path):
         Selection(index=tmp_path).rows(8, TABLE)
 
 
-@pytest.mark.parametrize("first", [0, -3])
-def test_a_number_that_is_none_is_refused(first):
-    with pytest.raises(InputError, match=rf"--first {first} is not a number of particles\. Give 1 or more"):
-        Selection(first=first)
+@pytest.mark.parametrize("name", ["first", "sample"])
+@pytest.mark.parametrize("number", [0, -3])
+def test_a_number_that_is_none_is_refused(name, number):
+    with pytest.raises(InputError, match=rf"--{name} {number} is not a number of particles\. Give 1 or more"):
+        Selection(**{name: number})

@@ -14,6 +14,8 @@ more that is unsymmetric even so, the particle is symmetric as far as the images
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import torch
 from torch import Tensor
 
@@ -50,7 +52,10 @@ _CLEAR = 0.5
 """Mates are told apart if the halves agree on them so far beyond chance; 1 is always."""
 
 _UNSYMMETRIC = 0.08
-"""Mean FSC of unsymmetric parts; where the noise took sides it is -0.01 to 0.04, and in HSP90 0.23."""
+"""Mean FSC of unsymmetric parts where images took sides anew; where noise did it is -0.01 to 0.07, and in HSP90 0.23."""
+
+_BENT = 0.18
+"""The same of the first poses: bent in both halves alike, those of a symmetric beta-galactosidase had up to 0.15."""
 
 _AS_MUCH = 0.8
 """Sides taken anew are preferred, since they know how sure they are, unless the first poses hold clearly more."""
@@ -242,14 +247,28 @@ class SecondOpinion:
             f"; on what is not symmetric they agree by {before:.2f}, and by {beyond:.2f} where images took sides anew "
             "at lower frequencies"
         )
-        if max(before, beyond) < _UNSYMMETRIC:
-            journal.note(f"{found}; mates count as one pose, and the first poses are kept")
+        verdict = of_sides(before, beyond)
+        journal.note(f"{found}; {verdict}")
+        if verdict is Sides.one:
             return self._without_mates(self.first)
-        if beyond < max(_AS_MUCH * before, _UNSYMMETRIC):
-            journal.note(f"{found}; the first poses are kept, and their mates do not count")
+        if verdict is Sides.first:
             return self.first
-        journal.note(f"{found}; each image counts at all its mates, with the probability of each")
         return _ended(self.first, sides.take(sides.responsibilities() > _COUNTS))
+
+
+class Sides(StrEnum):
+    """What becomes of poses whose mates the half maps do not tell apart."""
+
+    one = "mates count as one pose, and the first poses are kept"
+    first = "the first poses are kept, and their mates do not count"
+    all = "each image counts at all its mates, with the probability of each"
+
+
+def of_sides(before: float, beyond: float) -> Sides:
+    """The verdict by what half maps share that is not symmetric: of the first poses, and where images took sides anew."""
+    if before < _BENT and beyond < _UNSYMMETRIC:
+        return Sides.one
+    return Sides.first if beyond < max(_AS_MUCH * before, _UNSYMMETRIC) else Sides.all
 
 
 def _mates_of(best: Modes, mates: tuple[Tensor, Tensor]) -> Modes:

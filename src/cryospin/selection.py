@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryospin.errors import InputError
+from cryospin.evenly import evenly_spaced
 
 
 @dataclass(frozen=True)
@@ -15,24 +16,29 @@ class Selection:
     """What a user chose.
 
     first: only so many, from the top; index: only those a text file lists, a row number a line, counted from 0
+    sample: only so many of what these two leave, evenly spaced: a table is often in the order of its micrographs
     """
 
     first: int | None = None
     index: Path | None = None
+    sample: int | None = None
 
     def __post_init__(self) -> None:
-        if self.first is not None and self.first < 1:
-            raise InputError(f"--first {self.first} is not a number of particles", remedy="Give 1 or more")
+        for name in ("first", "sample"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise InputError(f"--{name} {number} is not a number of particles", remedy="Give 1 or more")
 
     def rows(self, count: int, table: Path) -> np.ndarray | None:
         """Rows to keep out of `count`, in the table's order; None for all.
 
         raises: `InputError` for row numbers that are not there
         """
-        rows = None if self.index is None else _listed(self.index, count, table)
-        if self.first is None:
-            return rows
-        return np.arange(min(self.first, count)) if rows is None else rows[: self.first]
+        if self.first is None and self.index is None and self.sample is None:
+            return None
+        rows = np.arange(count) if self.index is None else _listed(self.index, count, table)
+        rows = rows[: self.first]
+        return rows if self.sample is None else rows[evenly_spaced(len(rows), self.sample).numpy()]
 
 
 def _listed(path: Path, count: int, table: Path) -> np.ndarray:

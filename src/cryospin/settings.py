@@ -76,6 +76,7 @@ class Settings:
     datadir: folder to look for stacks in
     ctf: for bare image stacks, the table with their CTF; for a `.cs`, its passthrough file
     first: use only so many particles, from the top
+    sample: use only so many of what `first` and `particles_index` leave, evenly spaced
     particles_index: use only the rows that this text file lists, counted from 0
     recentre: centre the particles by the shifts in the table before anything else
     truth_poses: a table of true poses, to follow the error during the run
@@ -101,6 +102,7 @@ class Settings:
     datadir: Path | None = None
     ctf: Path | None = None
     first: int | None = None
+    sample: int | None = None
     particles_index: Path | None = None
     recentre: bool = False
     truth_poses: Path | None = None
@@ -161,7 +163,7 @@ class Settings:
     @property
     def selection(self) -> Selection:
         """Which particles are used."""
-        return Selection(self.first, self.particles_index)
+        return Selection(self.first, self.particles_index, self.sample)
 
     @property
     def imposed(self) -> str:

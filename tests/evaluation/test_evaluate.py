@@ -65,6 +65,7 @@ CHOICES = {
     "first": {"first": 110},
     "listed": {"particles_index": True},
     "first of those listed": {"first": 105, "particles_index": True},
+    "a sample": {"sample": 110},
     "recentred": {"first": 110, "recentre": True},
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cryospin.cli.input import CTF_HELP, DATADIR_HELP, INPUT, First, Particles, ParticlesIndex, Recentre
+from cryospin.cli.input import CTF_HELP, DATADIR_HELP, INPUT, First, Particles, ParticlesIndex, Recentre, Sample
 from cryospin.cli.progress import duration, progress, say
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def assign(
     datadir: Annotated[Path | None, typer.Option(help=DATADIR_HELP, rich_help_panel=INPUT)] = None,
     ctf: Annotated[Path | None, typer.Option(help=CTF_HELP, rich_help_panel=INPUT)] = None,
     first: First = None,
+    sample: Sample = None,
     particles_index: ParticlesIndex = None,
     threads: Annotated[int | None, typer.Option(help="Cores to use; all by default.", rich_help_panel=_MACHINE)] = None,
 ) -> None:
@@ -62,7 +63,7 @@ def assign(
             threads=cores_to_use(threads),
             datadir=datadir,
             ctf=ctf,
-            selection=Selection(first, particles_index),
+            selection=Selection(first, particles_index, sample),
             reading=reading,
         )
     for finding in found.findings:

@@ -26,6 +26,7 @@ def check(
     datadir: Annotated[Path | None, typer.Option(help=DATADIR_HELP)] = None,
     ctf: Annotated[Path | None, typer.Option(help=CTF_HELP)] = None,
     first: Annotated[int | None, typer.Option(help="Check only so many particles, from the top.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Check only so many particles, evenly spaced.")] = None,
     particles_index: Annotated[
         Path | None, typer.Option(help="Check only the rows that this text file lists, counted from 0.")
     ] = None,
@@ -42,7 +43,7 @@ def check(
     from cryospin.preflight import preflight
     from cryospin.selection import Selection
 
-    selection, cores = Selection(first, particles_index), cores_to_use(threads)
+    selection, cores = Selection(first, particles_index, sample), cores_to_use(threads)
     # A sample is read at once, and JSON stands alone.
     silence = nullcontext(lambda total: lambda n: None)
     with progress.deferred("Reading images") if deep and not as_json else silence as reading:

@@ -22,6 +22,10 @@ INPUT = "Input"
 
 First = Annotated[int | None, typer.Option(help="Use only so many particles, from the top.", rich_help_panel=INPUT)]
 
+Sample = Annotated[
+    int | None, typer.Option(help="Use only so many particles, evenly spaced over the table.", rich_help_panel=INPUT)
+]
+
 ParticlesIndex = Annotated[
     Path | None,
     typer.Option(

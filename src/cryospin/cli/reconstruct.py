@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cryospin.cli.failing import resumable
-from cryospin.cli.input import CTF_HELP, DATADIR_HELP, INPUT, First, Particles, ParticlesIndex, Recentre
+from cryospin.cli.input import CTF_HELP, DATADIR_HELP, INPUT, First, Particles, ParticlesIndex, Recentre, Sample
 from cryospin.cli.listening import RunListener, where_to_look
 from cryospin.cli.progress import progress, say
 from cryospin.errors import InputError
@@ -92,6 +92,7 @@ def reconstruct(
         ),
     ] = None,
     first: First = None,
+    sample: Sample = None,
     particles_index: ParticlesIndex = None,
     recentre: Recentre = False,
     truth_poses: Annotated[
@@ -158,6 +159,7 @@ def reconstruct(
         datadir=datadir,
         ctf=ctf,
         first=first,
+        sample=sample,
         particles_index=particles_index,
         recentre=recentre,
         truth_poses=truth_poses,

@@ -38,7 +38,7 @@ def maps_from_poses(run: Path, poses: GivenPoses, datadir: Path | None = None, f
             impose=config.get("impose", "start"),
             invert=config["invert"],
             datadir=datadir or (Path(config["datadir"]) if "datadir" in config else None),
-            **{name: config[name] for name in ("ctf", "first", "particles_index", "recentre") if name in config},
+            **{name: config[name] for name in ("ctf", "first", "sample", "particles_index", "recentre") if name in config},
         )
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
         raise InputError(

@@ -200,7 +200,7 @@ def _of_run(run: Path, true: GivenPoses, own: GivenPoses) -> GivenPoses:
             f"config.toml cannot be used ({error})", where=run, remedy="Give a finished run's folder"
         ) from error
     index = config.get("particles_index")
-    selection = Selection(config.get("first"), Path(index) if index else None)
+    selection = Selection(config.get("first"), Path(index) if index else None, config.get("sample"))
     rows = selection.rows(len(true.rotation), run / "particles.star")
     return true if rows is None else true.take(rows)
 

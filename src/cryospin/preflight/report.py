@@ -99,7 +99,7 @@ def _cost(particles: ParticleSet, box: int | None, threads: int) -> Estimate | N
         findings.warn(
             f"a run needs about {cost.memory_gib:.1f} GiB, {cost.available_gib:.1f} GiB are free",
             path,
-            "Give a smaller --box, or --first N particles",
+            "Give a smaller --box, or --sample N particles",
         )
     return cost
 
