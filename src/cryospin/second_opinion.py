@@ -285,7 +285,7 @@ def _with_mates(first: Refine, mates: tuple[Tensor, Tensor]) -> Refine:
     # Both halves have one mask, and by a tight one's lopsidedness they would agree on mates that are alike.
     sets.edge, sets.mask = WIDE, wide_outline(sets)
     refinement = Refinement(sets, Modes.join(before.modes, turned), before.limit, first.panel.rescuers)
-    refinement.done = before.epochs - _EPOCHS_WITH_MATES
+    refinement.done, refinement.rested = before.epochs - _EPOCHS_WITH_MATES, before.rested
     stage = Refine(first.work, first.panel, refinement)
     stage.announce()
     return stage

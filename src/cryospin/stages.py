@@ -224,7 +224,7 @@ class Refine:
 
     def announce(self) -> None:
         """See `Stage.announce`."""
-        self.work.journal.expect(self.refinement.stage, self.refinement.epochs - self.refinement.done)
+        self.work.journal.expect(self.refinement.stage, self.refinement.epochs_left)
 
     def step(self) -> Stage:
         """See `Stage.step`."""

@@ -17,6 +17,7 @@ from cryospin.geometry.symmetry import distance_modulo_deg
 from cryospin.kernels.types import Observations, Poses
 from cryospin.poses.gauss_newton import refine_poses
 from cryospin.poses.modes import Modes, Thinning
+from cryospin.poses.momentum import ahead
 from cryospin.state import State
 
 _STEPS = 2
@@ -26,7 +27,10 @@ _LOOK_AHEAD = 2
 
 _MARGIN = 6
 _GROWTH = 1.5
-_RESCUE_PASSES = (1, 3)
+_RESCUE_PASSES, _WORTH_IT = (1, 3), 0.3
+"""Early passes that search doubtful images anew. They are searched again when all else is at rest, and once more as long as
+the misfit has fallen by so many nats an image at the next rest."""
+
 _RESCUE_SHELL = 12
 _SEARCH_AGAIN, _MOST_SEARCHED = 3.0, 0.15
 """Images whose contrast falls short by so many standard errors are searched again, but no more than this share of them."""
@@ -34,24 +38,42 @@ _SEARCH_AGAIN, _MOST_SEARCHED = 3.0, 0.15
 _STILL_DEG = 2.0
 """The refinement ends when poses turn, in the median, by less than this over the frequency limit in cycles per box."""
 
+_USUAL, _STILL_FALLS = 20, 0.05
+"""Passes after which it goes on only as long as the misfit falls by so many nats an image a pass."""
+
+_MOMENTUM = 0.8
+"""Of the way an image's best pose went since the pass before, so much is added. By passes alone a bend that all poses share
+goes by 2 % a pass; where poses hardly depend on each other's, momentum costs a pass or two."""
+
 
 class Refinement:
     """Half-set refinement of all images.
 
     sets: the half-sets with their maps
     modes: hypotheses of every image
+    carried: the same as they were inserted and are optimised from: each image's best pose goes on the way it went
+    misfit: mean misfit of an image in the last pass, nats; rested: when all was at rest before
+    searches: whether the next pass searches doubtful images anew
     limit: first frequency limit, shells
     proposers: what suggests poses for images that have a doubtful one
     """
 
     stage = "refine"
-    epochs = 20
+    epochs = 60
 
     def __init__(self, sets: HalfSets, modes: Modes, limit: int, proposers: list[Proposer]) -> None:
         self.sets, self.modes, self.limit, self.proposers = sets, modes, limit, proposers
         self.names = source_names(proposers)
+        self.carried = modes
+        self.misfit = self.rested = torch.inf
+        self.searches = False
         self.done = 0
         self.finished = ""
+
+    @property
+    def epochs_left(self) -> int:
+        """How many passes to expect."""
+        return (_USUAL if self.done < _USUAL < self.epochs else self.epochs) - self.done
 
     @property
     def problem(self) -> Problem:
@@ -63,6 +85,10 @@ class Refinement:
         return {
             "sets": self.sets.state(),
             "modes": self.modes.state(),
+            "carried": self.carried.state(),
+            "misfit": self.misfit,
+            "rested": self.rested,
+            "searches": self.searches,
             "limit": self.limit,
             "done": self.done,
             "finished": self.finished,
@@ -73,6 +99,8 @@ class Refinement:
         """The refinement whose state this is."""
         sets, modes = HalfSets.restored(problem, state["sets"]), Modes.restored(state["modes"])
         refinement = cls(sets, modes, state["limit"], proposers)
+        refinement.carried = Modes.restored(state["carried"])
+        refinement.misfit, refinement.rested, refinement.searches = state["misfit"], state["rested"], state["searches"]
         refinement.done, refinement.finished = state["done"], state["finished"]
         return refinement
 
@@ -83,13 +111,16 @@ class Refinement:
         self.modes = Modes.join(*(self._optimise(h, observations, limit) for h in (0, 1))).ranked()[0]
         best = self.modes.best()
         self.sets.measure(best, limit)
-        self.sets.update(self.modes, min(limit + _MARGIN, self.problem.last_shell))
+        # What poses do in the first pass is to suit a new map.
+        self.carried = self._carried(before) if self.done else self.modes
+        self.sets.update(self.carried, min(limit + _MARGIN, self.problem.last_shell))
         change = float(distance_modulo_deg(best.poses.rotation, before.poses.rotation, self.problem.group).median())
-        self._advance(change)
+        fell, self.misfit = self.misfit - float(best.misfit.mean()), float(best.misfit.mean())
+        self._advance(change, fell)
         return EpochRecord(
             self.stage,
             self.problem.angstrom(limit),
-            float(best.misfit.mean()),
+            self.misfit,
             pose_change_deg=change,
             winners=torch.bincount(best.source, minlength=len(self.names)).tolist(),
             winner_names=self.names,
@@ -97,16 +128,23 @@ class Refinement:
         )
 
     def _optimise(self, half: int, observations: Observations, limit: int) -> Modes:
-        """Gauss-Newton on the modes of one half's images; doubtful images are searched anew."""
+        """Gauss-Newton on the modes of one half's images; doubtful images are searched anew where it is time."""
         volume, grid = self.sets.volume(half, limit)
-        own = self.modes.take(self.sets.members(half, self.modes))
+        own = self.carried.take(self.sets.members(half, self.carried))
         poses, source = own.poses, torch.full_like(own.source, len(self.names) - 1)
-        rescues = self.done in _RESCUE_PASSES
-        if rescues and len(doubtful := self._doubtful(own.best().poses.image)):
+        if self.searches and len(doubtful := self._doubtful(own.best().poses.image)):
             found = self._rescued(half, doubtful, limit)
             poses, source = Poses.join([poses, found.poses]), torch.cat([source, found.source])
         poses, misfit = refine_poses(volume, grid, observations, poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
         return Modes(poses, misfit, source).distinct(Thinning.at(limit, _MODES, self.problem.group))
+
+    def _carried(self, before: Modes) -> Modes:
+        """The modes, with each image's best pose beyond where it is by some of what it moved since `before`."""
+        ranked, rank = self.modes.ranked()
+        best, poses = (rank == 0).nonzero()[:, 0], ranked.poses
+        onward = ahead(poses.take(best), before.poses, _MOMENTUM)
+        rotation, shift = poses.rotation.index_copy(0, best, onward.rotation), poses.shift.index_copy(0, best, onward.shift)
+        return ranked.with_poses(Poses(poses.image, rotation, shift), ranked.misfit)
 
     def _doubtful(self, images: Tensor) -> Tensor:
         """Which of some images hardly resemble the volume at the pose they have."""
@@ -128,13 +166,29 @@ class Refinement:
             thinning=Thinning.at(shell, group=self.problem.group),
         )
 
-    def _advance(self, change: float) -> None:
-        """Raise the frequency limit to what the halves support, and see whether the work is done."""
+    def _advance(self, change: float, fell: float) -> None:
+        """Raise the frequency limit to what the halves support, and see whether the work is done.
+
+        change: degrees by which poses turned in the median; fell: nats by which the mean misfit fell
+        """
         supported = int(self.sets.resolved_shell) + _LOOK_AHEAD
         limit = max(self.limit, min(supported, int(_GROWTH * self.limit), self.problem.last_shell))
         self.done += 1
-        if limit == self.limit and change < _STILL_DEG / limit and self.done > max(_RESCUE_PASSES):
-            self.finished = f"poses turn by {change:.2f} degrees and the half maps support no higher frequency"
-        elif self.done >= self.epochs:
+        rests = self._rests(change, fell) if limit == self.limit else ""
+        self.searches = self.done in _RESCUE_PASSES or (bool(rests) and self.rested - self.misfit > _WORTH_IT)
+        if self.done >= self.epochs:
             self.finished = f"the bound of {self.epochs} passes"
+        elif rests and not self.searches:
+            self.finished = rests
+        self.rested = self.misfit if rests else self.rested
         self.limit = limit
+
+    def _rests(self, change: float, fell: float) -> str:
+        """How it shows that all is at rest; nothing where it is not."""
+        if self.done <= max(_RESCUE_PASSES):
+            return ""
+        if change < _STILL_DEG / self.limit:
+            return f"poses turn by {change:.2f} degrees and the half maps support no higher frequency"
+        if self.done >= _USUAL and fell < _STILL_FALLS:
+            return f"{self.done} passes, and the misfit hardly falls any more"
+        return ""
