@@ -6,6 +6,8 @@ on decides the frequency limit, the Wiener filter and when to stop.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -38,12 +40,15 @@ _SEARCH_AGAIN, _MOST_SEARCHED = 3.0, 0.15
 _STILL_DEG = 2.0
 """The refinement ends when poses turn, in the median, by less than this over the frequency limit in cycles per box."""
 
-_USUAL, _STILL_FALLS = 20, 0.05
-"""Passes after which it goes on only as long as the misfit falls by so many nats an image a pass."""
+_STILL_FALLS = 0.001
+"""Share by which the misfit has to fall in a pass to say that poses still get better."""
+
+_USUAL = 20
+"""Passes after which it goes on only as long as the misfit falls."""
 
 _MOMENTUM = 0.8
-"""Of the way an image's best pose went since the pass before, so much is added. By passes alone a bend that all poses share
-goes by 2 % a pass; where poses hardly depend on each other's, momentum costs a pass or two."""
+"""Of the way an image's best pose went since the pass before, so much is added as long as the misfit falls at one limit: by
+passes alone a bend that all poses share goes by 2 % a pass. Poses that nothing holds would drift on for ever by it."""
 
 
 class Refinement:
@@ -54,6 +59,7 @@ class Refinement:
     carried: the same as they were inserted and are optimised from: each image's best pose goes on the way it went
     misfit: mean misfit of an image in the last pass, nats; rested: when all was at rest before
     searches: whether the next pass searches doubtful images anew
+    grew: whether it has a higher frequency limit than the one before
     limit: first frequency limit, shells
     proposers: what suggests poses for images that have a doubtful one
     """
@@ -66,7 +72,7 @@ class Refinement:
         self.names = source_names(proposers)
         self.carried = modes
         self.misfit = self.rested = torch.inf
-        self.searches = False
+        self.searches, self.grew = False, True
         self.done = 0
         self.finished = ""
 
@@ -89,6 +95,7 @@ class Refinement:
             "misfit": self.misfit,
             "rested": self.rested,
             "searches": self.searches,
+            "grew": self.grew,
             "limit": self.limit,
             "done": self.done,
             "finished": self.finished,
@@ -100,7 +107,8 @@ class Refinement:
         sets, modes = HalfSets.restored(problem, state["sets"]), Modes.restored(state["modes"])
         refinement = cls(sets, modes, state["limit"], proposers)
         refinement.carried = Modes.restored(state["carried"])
-        refinement.misfit, refinement.rested, refinement.searches = state["misfit"], state["rested"], state["searches"]
+        refinement.misfit, refinement.rested = state["misfit"], state["rested"]
+        refinement.searches, refinement.grew = state["searches"], state["grew"]
         refinement.done, refinement.finished = state["done"], state["finished"]
         return refinement
 
@@ -111,11 +119,10 @@ class Refinement:
         self.modes = Modes.join(*(self._optimise(h, observations, limit) for h in (0, 1))).ranked()[0]
         best = self.modes.best()
         self.sets.measure(best, limit)
-        # What poses do in the first pass is to suit a new map.
-        self.carried = self._carried(before) if self.done else self.modes
-        self.sets.update(self.carried, min(limit + _MARGIN, self.problem.last_shell))
         change = float(distance_modulo_deg(best.poses.rotation, before.poses.rotation, self.problem.group).median())
-        fell, self.misfit = self.misfit - float(best.misfit.mean()), float(best.misfit.mean())
+        fell = self._fell(float(best.misfit.mean()))
+        self.carried = self._carried(before) if fell > _STILL_FALLS else self.modes
+        self.sets.update(self.carried, min(limit + _MARGIN, self.problem.last_shell))
         self._advance(change, fell)
         return EpochRecord(
             self.stage,
@@ -137,6 +144,11 @@ class Refinement:
             poses, source = Poses.join([poses, found.poses]), torch.cat([source, found.source])
         poses, misfit = refine_poses(volume, grid, observations, poses, steps=_STEPS, shift_sd=self.problem.shift_sd)
         return Modes(poses, misfit, source).distinct(Thinning.at(limit, _MODES, self.problem.group))
+
+    def _fell(self, misfit: float) -> float:
+        """Share by which the misfit fell since the pass before; not a number where that had another frequency limit."""
+        before, self.misfit = self.misfit, misfit
+        return math.nan if self.grew else (before - misfit) / max(abs(misfit), 1e-9)
 
     def _carried(self, before: Modes) -> Modes:
         """The modes, with each image's best pose beyond where it is by some of what it moved since `before`."""
@@ -169,7 +181,7 @@ class Refinement:
     def _advance(self, change: float, fell: float) -> None:
         """Raise the frequency limit to what the halves support, and see whether the work is done.
 
-        change: degrees by which poses turned in the median; fell: nats by which the mean misfit fell
+        change: degrees by which poses turned in the median; fell: see `_fell`
         """
         supported = int(self.sets.resolved_shell) + _LOOK_AHEAD
         limit = max(self.limit, min(supported, int(_GROWTH * self.limit), self.problem.last_shell))
@@ -181,7 +193,7 @@ class Refinement:
         elif rests and not self.searches:
             self.finished = rests
         self.rested = self.misfit if rests else self.rested
-        self.limit = limit
+        self.limit, self.grew = limit, limit > self.limit
 
     def _rests(self, change: float, fell: float) -> str:
         """How it shows that all is at rest; nothing where it is not."""
