@@ -59,7 +59,7 @@ def test_every_picture_is_there_and_fits_the_screen(browser):
     broken = "[...document.images].filter(i => !i.hidden && !(i.complete && i.naturalWidth > 0)).map(i => i.alt)"
     assert browser.run(broken) == []
     assert browser.run("[...document.images].filter(i => !i.hidden).length") > 40
-    assert browser.run("document.querySelectorAll('.figure').length") == 11
+    assert browser.run("document.querySelectorAll('.figure').length") == 12
     assert browser.run("document.documentElement.scrollWidth") <= browser.run("innerWidth")
 
 
