@@ -47,7 +47,7 @@ def main(run: Path) -> None:
     for name in FIGURES:
         (IMAGES / f"{name}.png").write_bytes((run / f"{name}.png").read_bytes())
     cryospin.load_run(run).plot_local_resolution(IMAGES / f"{_LOCAL}.png")
-    with tempfile.TemporaryDirectory() as profile, Browser(Path(profile)) as browser:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, Browser(Path(profile)) as browser:
         browser.size(_WIDTH, 900)
         browser.open((run / "report.html").resolve().as_uri())
         time.sleep(_DRAWN)
